@@ -1,0 +1,5 @@
+"""`python -m bottlekit` is the `bottlekit` command."""
+
+from bottlekit.cli.main import main
+
+main()

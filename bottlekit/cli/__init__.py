@@ -1,0 +1,1 @@
+"""The command line: one thin Typer verb a file. Stages are imported inside the verbs, so that it starts fast."""

@@ -1,0 +1,60 @@
+"""The `bottlekit` command: puts the verbs together in the order of the pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import bottlekit
+from bottlekit.cli import common
+from bottlekit.cli.bench import bench
+from bottlekit.cli.build import build
+from bottlekit.cli.demo import demo
+from bottlekit.cli.export import export
+from bottlekit.cli.infer import infer
+from bottlekit.cli.models import models
+from bottlekit.cli.plan import plan
+from bottlekit.cli.serve import serve
+from bottlekit.cli.targets import targets
+from bottlekit.cli.train import train
+
+app = typer.Typer(
+    name="bottlekit",
+    help=(
+        "Put a learned bottleneck into a classifier, cut it there, compile both halves, measure them, choose "
+        "where to cut, and run the split between a device and a server.\n\n"
+        "The pipe: train -> export -> build -> bench -> plan -> serve / infer. "
+        "Try all of it on real data in a few minutes: [bold]bottlekit demo[/bold]."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (demo, train, export, build, bench, plan, serve, infer):
+    app.command(rich_help_panel="The pipe")(verb)
+for verb in (models, targets):
+    app.command(rich_help_panel="What exists")(verb)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"bottlekit {bottlekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
+def main() -> None:
+    """Entry point of the `bottlekit` script."""
+    sys.exit(common.run(app))

@@ -1,0 +1,1 @@
+"""Workshop: backbones, their split points, bottleneck units, and the network they make together."""

@@ -1,0 +1,1 @@
+"""Workshop: data, the training loop, and the recipes."""
