@@ -1,0 +1,110 @@
+"""Running ONNX files with ONNX Runtime on the CPU: versions 1.10 (Python 3.6) to today's."""
+
+import os
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from .errors import EngineError, TargetError, UsageError
+from .runners import Runner, TensorInfo
+
+# ONNX Runtime's names of element types, for those a classifier's graphs can have at their edges.
+_DTYPES = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(int8)": np.dtype(np.int8),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(bool)": np.dtype(np.bool_),
+}
+
+# Below this everything ONNX Runtime prints itself: failures arrive as exceptions and are told once.
+_FATAL = 4
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module; TargetError with what to type where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise TargetError(
+            "ONNX Runtime is needed to run on the CPU, and cannot be imported ({}); "
+            "type: pip install onnxruntime".format(error)
+        )
+    # Its remarks about absent GPUs are nothing a user of the CPU provider can act on.
+    onnxruntime.set_default_logger_severity(_FATAL)
+    return onnxruntime
+
+
+def session_options(threads: Optional[int] = None, spin: bool = True) -> Any:
+    """Options for a session that runs one operator after the other on `threads` threads (None: all cores)."""
+    if threads is not None and threads < 1:
+        raise UsageError("--threads must be at least 1, not {}".format(threads))
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    return options
+
+
+class OnnxRuntimeRunner(Runner):
+    """An ONNX file on ONNX Runtime's CPU provider.
+
+    `threads` for one operator: None takes all cores. With `spin`, idle threads wait busily for the next
+    operator, which is fastest alone and unfair to other processes on the same cores.
+    Several threads may call `run` at once.
+    """
+
+    def __init__(self, path: str, threads: Optional[int] = None, spin: bool = True) -> None:
+        super().__init__(os.fspath(path))
+        self.path = os.fspath(path)
+        self.threads = threads
+        self.spin = spin
+        self._session: Any = None
+
+    def _activate(self) -> Tuple[List[TensorInfo], List[TensorInfo]]:
+        if not os.path.isfile(self.path):
+            raise EngineError("no engine at {}: the file does not exist".format(self.path))
+        session = session_from_onnx(self.path, session_options(self.threads, self.spin))
+        inputs = [_tensor_info(self.path, node) for node in session.get_inputs()]
+        outputs = [_tensor_info(self.path, node) for node in session.get_outputs()]
+        self._session = session
+        return inputs, outputs
+
+    def _deactivate(self) -> None:
+        self._session = None
+
+    def _infer(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        names = [info.name for info in self._outputs]
+        try:
+            return dict(zip(names, self._session.run(names, feeds)))
+        except Exception as error:
+            raise EngineError("{} failed to run: {}".format(self.path, one_line(error)))
+
+
+def session_from_onnx(path: str, options: Any) -> Any:
+    """An InferenceSession on the CPU; EngineError in one line when the file is no graph it can run."""
+    onnxruntime = import_onnxruntime()
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own.
+        raise EngineError("ONNX Runtime cannot load {}: {}".format(path, one_line(error)))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's words on one line, without ONNX Runtime's prefix."""
+    text = " ".join(str(error).split())
+    return text.replace("[ONNXRuntimeError] : ", "") or type(error).__name__
+
+
+def _tensor_info(path: str, node: Any) -> TensorInfo:
+    if node.type not in _DTYPES:
+        raise EngineError("{}: '{}' is a {}, which bottlekit cannot feed".format(path, node.name, node.type))
+    shape = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
+    return TensorInfo(node.name, shape, _DTYPES[node.type])
