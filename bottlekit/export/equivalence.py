@@ -1,0 +1,183 @@
+"""The gate: two ways to compute a network must agree, or nothing is written.
+
+    Network = the four functions of one split network, whoever computes them (torch, ONNX Runtime, ...)
+
+    reference (torch)    image -> head -> feature -> codec -> decoded -> tail -> logits
+                           |        |         |                  |        |        |
+    compared               |   feature   codes (as codes)        +--------+-- logits from the same decoded feature
+                           |
+    candidate (ONNX)     image -> full / tail(head) / tail(codec(head)) / baseline -> logits
+
+A lossy coder stands between the halves, and it is not continuous: one code that rounds the other way can move
+many decoded values. So the whole pipe is compared image by image where both sides made the same payload, and
+where they did not, from the candidate's payload on; the codes themselves are held to differ by one step, rarely.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from bottlekit.device.codecs import Codec
+from bottlekit.device.quantizer import quantize
+from bottlekit.errors import EquivalenceError
+from bottlekit.export.sessions import Array, Function
+
+# Two FP32 implementations add the same products in another order. A sum of k products is then off by about
+# sqrt(k) * 2^-24 of its size (4e-6 for ResNet's widest convolution, k = 4608), and fifty layers add up: 1e-4 of
+# the largest value in the tensor leaves room for that, and is a tenth of what one wrong weight does.
+RELATIVE = 1e-4
+# For a tensor that is nearly zero everywhere, where "of the largest value" means nothing.
+ABSOLUTE = 1e-5
+# A code differs only where the feature lies within the error above of a rounding boundary: 2 * 255 * 1e-5 of the
+# codes for a typical error. A larger fraction means another feature.
+CODES_DIFFERING = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One split network as functions from (n, ...) to (n, ...), FP32.
+
+    head: image -> feature. tail: feature -> logits. full: image -> logits without the codec.
+    split: image -> logits with the codec. baseline: the uncompressed backbone, if there is one.
+    """
+
+    head: Function
+    tail: Function
+    full: Function
+    split: Function
+    baseline: Function | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What was compared, over how many samples in batches of `batch`, and how it came out.
+
+    `max_abs`, `mean_abs` and `tolerance` are in the unit of what was compared; codes also have the fraction
+    that differs, logits the fraction of samples with the same first class.
+    """
+
+    what: str
+    samples: int
+    batch: int
+    max_abs: float
+    mean_abs: float
+    tolerance: float
+    passed: bool
+    codes_differing: float | None = None
+    top1_agreement: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, without the fields that do not apply."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        codes = "" if self.codes_differing is None else f", {self.codes_differing:.2%} of the codes differ"
+        return (
+            f"{self.what}: differs by up to {self.max_abs:.3g} (tolerance {self.tolerance:.3g}{codes}) "
+            f"over {self.samples} samples in batches of {self.batch}"
+        )
+
+
+def tolerance_for(reference: Array, relative: float = RELATIVE) -> float:
+    """The largest difference that is still rounding, for values of this size."""
+    return float(ABSOLUTE + relative * np.max(np.abs(reference)))
+
+
+def compare_values(what: str, reference: Array, candidate: Array, batch: int) -> Comparison:
+    """Features (n, c, h, w): the largest difference must be rounding."""
+    difference = _difference(what, reference, candidate)
+    tolerance = tolerance_for(reference)
+    largest = float(difference.max())
+    return Comparison(
+        what, len(reference), batch, largest, float(difference.mean()), tolerance, passed=largest <= tolerance
+    )
+
+
+def compare_logits(what: str, reference: Array, candidate: Array, batch: int) -> Comparison:
+    """Logits (n, classes): as values; the first classes can then differ only in a tie, and are counted."""
+    agreement = float(np.mean(reference.argmax(axis=1) == candidate.argmax(axis=1)))
+    return dataclasses.replace(compare_values(what, reference, candidate, batch), top1_agreement=agreement)
+
+
+def compare_codes(what: str, reference: Array, candidate: Array, bits: int, batch: int) -> Comparison:
+    """Features (n, c, h, w) as the codec sees them: codes may differ by one step, and rarely."""
+    _difference(what, reference, candidate)
+    ours = np.stack([quantize(feature, bits)[0] for feature in reference]).astype(np.int16)
+    theirs = np.stack([quantize(feature, bits)[0] for feature in candidate]).astype(np.int16)
+    steps = np.abs(ours - theirs)
+    differing = int(np.count_nonzero(steps))
+    # One code may always fall on the other side: of 64 codes it is more than the fraction allows.
+    rare = differing <= max(1, CODES_DIFFERING * steps.size)
+    return Comparison(
+        what,
+        len(reference),
+        batch,
+        max_abs=float(steps.max()),
+        mean_abs=float(steps.mean()),
+        tolerance=1.0,
+        passed=rare and steps.max() <= 1,
+        codes_differing=differing / steps.size,
+    )
+
+
+def compare_networks(
+    reference: Network, candidate: Network, codec: Codec, images: Array, batch: int, name: str = "onnx"
+) -> list[Comparison]:
+    """All comparisons of the drawing above over `images` (n, 3, h, w); `name` is the candidate's file ending.
+
+    `batch` is how many images the candidate takes at a time; it is recorded, the candidate itself cuts them up.
+    """
+    ours = reference.head(images)
+    theirs = candidate.head(images)
+    comparisons = [
+        compare_values(f"head.{name} feature", ours, theirs, batch),
+        compare_codes(f"head.{name} codes", ours, theirs, codec.bits, batch),
+    ]
+    our_payloads = [codec.encode(feature) for feature in ours]
+    their_payloads = [codec.encode(feature) for feature in theirs]
+    our_decoded = np.stack([codec.decode(payload) for payload in our_payloads])
+    their_decoded = np.stack([codec.decode(payload) for payload in their_payloads])
+    same = np.array([a == b for a, b in zip(our_payloads, their_payloads, strict=True)])
+
+    our_logits = reference.tail(our_decoded)
+    our_split = reference.split(images)
+    # Where the payloads differ, what follows is judged from the candidate's payload on.
+    expected = np.where(same[:, None], our_split, reference.tail(their_decoded))
+    our_full = reference.full(images)
+    comparisons += [
+        compare_logits("the network with its codec = its tail(codec(head))", our_split, our_logits, batch),
+        compare_logits(f"tail.{name} logits", our_logits, candidate.tail(our_decoded), batch),
+        compare_logits(f"tail.{name}(head.{name}) logits", our_full, candidate.tail(theirs), batch),
+        compare_logits(f"full.{name} logits", our_full, candidate.full(images), batch),
+        compare_logits(f"tail.{name}(codec(head.{name})) logits", expected, candidate.tail(their_decoded), batch),
+    ]
+    if reference.baseline is not None and candidate.baseline is not None:
+        comparisons.append(
+            compare_logits(f"baseline.{name} logits", reference.baseline(images), candidate.baseline(images), batch)
+        )
+    return comparisons
+
+
+def require(comparisons: list[Comparison]) -> None:
+    """Raise EquivalenceError naming everything that differs, and by how much; do nothing if all passed."""
+    failed = [str(comparison) for comparison in comparisons if not comparison.passed]
+    if failed:
+        raise EquivalenceError(
+            "the exported graphs do not compute what the network computes, so nothing was written: "
+            + "; ".join(failed)
+        )
+
+
+def _difference(what: str, reference: Array, candidate: Array) -> Array:
+    """|reference - candidate|, or EquivalenceError if they cannot be compared."""
+    if reference.shape != candidate.shape:
+        raise EquivalenceError(f"{what}: has shape {candidate.shape}, and {reference.shape} was expected")
+    if not np.isfinite(reference).all():
+        raise EquivalenceError(f"{what}: the network itself gives NaN or infinity; train it again")
+    if not np.isfinite(candidate).all():
+        raise EquivalenceError(f"{what}: has NaN or infinite values where the network has none")
+    difference: Array = np.abs(reference - candidate)
+    return difference

@@ -1,0 +1,48 @@
+"""ONNX files as plain functions from (n, ...) to (n, ...), whatever batch size they were exported with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bottlekit.device.ort_runner import OnnxRuntimeRunner
+
+Array = npt.NDArray[np.float32]
+Function = Callable[[Array], Array]
+
+
+@contextlib.contextmanager
+def graph_from_file(path: Path, batch: int | None, threads: int | None = None) -> Iterator[Function]:
+    """The one-input, one-output FP32 graph in `path` on ONNX Runtime, fed `batch` samples at a time.
+
+    `batch` None takes all samples at once, which a graph with a dynamic batch dimension allows.
+    """
+    # Spinning threads would take the cores from torch, which computes the other side.
+    with OnnxRuntimeRunner(str(path), threads=threads, spin=False) as runner:
+        input_name = runner.inputs[0].name
+        output_name = runner.outputs[0].name
+
+        def run(samples: Array) -> Array:
+            output: Array = runner.run({input_name: samples})[output_name]
+            return output
+
+        yield run if batch is None else in_batches(run, batch)
+
+
+def in_batches(function: Function, batch: int) -> Function:
+    """`function` fed exactly `batch` samples at a time; the last batch is filled up with copies and cut off."""
+
+    def run(samples: Array) -> Array:
+        outputs = []
+        for start in range(0, len(samples), batch):
+            part = samples[start : start + batch]
+            missing = batch - len(part)
+            filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+            outputs.append(function(np.ascontiguousarray(filled))[: len(part)])
+        return np.concatenate(outputs)
+
+    return run
