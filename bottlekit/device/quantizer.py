@@ -1,0 +1,100 @@
+"""The n-bit uniform quantiser: float32 features to codes and back.
+
+    feature V (float32) --quantize--> codes (uint8), min, max --dequantize--> V' (float32)
+
+Defined in float32, operation by operation, so that every machine gets the same codes: subtraction, division,
+multiplication and rounding to the nearest even integer are exact operations of IEEE 754, in numpy as in CUDA.
+"""
+
+from typing import Tuple
+
+import numpy as np
+
+from .errors import CodecError
+
+# Above this span, max - min no longer fits into a float32 and everything is computed on halved values.
+_LARGEST = np.finfo(np.float32).max
+
+
+def levels_from_bits(bits: int) -> int:
+    """The largest code, 2^bits - 1; CodecError unless `bits` is an integer from 1 to 8."""
+    if isinstance(bits, bool) or not isinstance(bits, (int, np.integer)) or not 1 <= bits <= 8:
+        raise CodecError("a codec has 1 to 8 bits per code, not {!r}".format(bits))
+    return (1 << int(bits)) - 1
+
+
+def quantize(feature: np.ndarray, bits: int) -> Tuple[np.ndarray, float, float]:
+    """Quantise a feature tensor with its own minimum and maximum.
+
+    code = round((V - min) / (max - min) * (2^bits - 1)), half to even (BottleNet, section 2.2; after Choi and
+    Bajic, near-lossless deep feature compression).
+
+    Args:
+        feature: float32, any shape that holds at least one value, all of them finite.
+        bits: 1 to 8.
+
+    Returns:
+        codes (uint8, the same shape), min and max (floats that are float32 values; -0.0 is given as 0.0).
+        A constant tensor has the codes 0, and comes back exactly.
+
+    Raises:
+        CodecError: another type, no values, NaN or infinity.
+    """
+    levels = np.float32(levels_from_bits(bits))
+    if not isinstance(feature, np.ndarray) or feature.dtype != np.float32:
+        kind = getattr(feature, "dtype", type(feature).__name__)
+        raise CodecError("the quantiser takes float32 features, not {}".format(kind))
+    if feature.size == 0:
+        raise CodecError("the quantiser needs at least one value; the shape {} has none".format(feature.shape))
+    with np.errstate(invalid="ignore"):
+        # Which of -0.0 and 0.0 is the minimum depends on the order of the search: adding 0.0 leaves only 0.0.
+        low = np.float32(feature.min()) + np.float32(0)
+        high = np.float32(feature.max()) + np.float32(0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise CodecError("the feature holds NaN or infinity, which have no code; check the head's output")
+    scale = _scale(low, high)
+    span = high * scale - low * scale
+    if span == 0:
+        return np.zeros(feature.shape, dtype=np.uint8), float(low), float(high)
+    codes = np.rint((feature * scale - low * scale) / span * levels)
+    return codes.astype(np.uint8), float(low), float(high)
+
+
+def dequantize(codes: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:
+    """The values that codes stand for: min + code / (2^bits - 1) * (max - min), never above max.
+
+    Args:
+        codes: uint8, any shape, each at most 2^bits - 1.
+        low, high: the finite float32 minimum and maximum that `quantize` gave.
+        bits: 1 to 8.
+
+    Returns:
+        float32, the same shape, every value finite and between low and high.
+
+    Raises:
+        CodecError: another type, a code or a range that `quantize` cannot have given.
+    """
+    levels = levels_from_bits(bits)
+    if not isinstance(codes, np.ndarray) or codes.dtype != np.uint8:
+        raise CodecError("codes are uint8, not {}".format(getattr(codes, "dtype", type(codes).__name__)))
+    if levels < 255 and codes.size and int(codes.max()) > levels:
+        raise CodecError("the code {} is above {}, the largest of {} bits".format(codes.max(), levels, bits))
+    if not range_is_valid(low, high):
+        raise CodecError("the range {!r} to {!r} is no finite float32 minimum and maximum".format(low, high))
+    first, last = np.float32(low), np.float32(high)
+    scale = _scale(first, last)
+    first, last = first * scale, last * scale
+    values = codes.astype(np.float32) / np.float32(levels) * (last - first) + first
+    # The largest code may land one rounding error above max; doubled again, that could be infinity.
+    feature: np.ndarray = np.minimum(values, last) / scale
+    return feature
+
+
+def range_is_valid(low: float, high: float) -> bool:
+    """Whether low and high are a finite float32 range, low not above high."""
+    return bool(-_LARGEST <= low <= high <= _LARGEST)
+
+
+def _scale(low: np.float32, high: np.float32) -> np.float32:
+    """1, or 1/2 where max - min would overflow float32 (halving such values is exact where it matters)."""
+    return np.float32(0.5) if float(high) - float(low) > float(_LARGEST) else np.float32(1)
