@@ -1,0 +1,114 @@
+"""Weights that other programs wrote: torchvision state dicts in .pt, .pth or .safetensors files."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bottlekit.errors import CheckpointError
+from bottlekit.models.backbones import backbone_from_name, backbone_on_meta
+from bottlekit.models.tensors import compare_tensors, fill, without_prefix
+from bottlekit.specs import ModelSpec
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PARALLEL_PREFIX = "module."
+
+
+def backbone_state_from_file(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the processor, under torchvision's names.
+
+    Reads .safetensors and torch.save files, the latter with weights-only loading: nothing in the file is
+    executed. Unwraps {"state_dict": ...} and {"model": ...}, strips the `module.` of parallel training. From a
+    checkpoint that bottlekit wrote it takes the uncompressed network, or else the backbone.
+    Raises CheckpointError.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"no weights at {path}: there is no such file")
+    value = _safetensors(path) if Path(path).suffix == ".safetensors" else _torch_file(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
+            value = value[wrapper]
+    if not isinstance(value, Mapping) or not value:
+        raise CheckpointError(
+            f"{path} holds a {type(value).__name__} that is no state dict; "
+            "save one with torch.save(network.state_dict(), ...)"
+        )
+    foreign = [str(name) for name, tensor in value.items() if not isinstance(tensor, Tensor)]
+    if foreign:
+        raise CheckpointError(
+            f"{path} is no state dict: {', '.join(foreign[:3])} is no tensor; "
+            "save one with torch.save(network.state_dict(), ...)"
+        )
+    state = {str(name): tensor for name, tensor in value.items()}
+    if all(name.startswith(_PARALLEL_PREFIX) for name in state):
+        state = without_prefix(_PARALLEL_PREFIX, state)
+    # The names that bottlekit's own checkpoints use.
+    return without_prefix("baseline.", state) or without_prefix("backbone.", state) or state
+
+
+def backbone_from_state(
+    state: Mapping[str, Tensor], model: ModelSpec, where: str, replace_classifier: bool = False
+) -> nn.Module:
+    """The backbone with these weights, in evaluation mode; `where` names their file in errors.
+
+    Weights for another number of classes are refused, or with `replace_classifier` all but the last layer are
+    taken, which then starts from random weights. Raises CheckpointError.
+    """
+    network = backbone_on_meta(model.backbone, model.num_classes)
+    expected = network.state_dict()
+    state = dict(state)
+    for name, tensor in expected.items():
+        # Counters that networks saved before torch 0.4.1 lack; they are used in training only, if at all.
+        if name.endswith("num_batches_tracked") and name not in state:
+            state[name] = torch.zeros((), dtype=tensor.dtype)
+    classifier = classifier_of(network)
+    found = state.get(f"{classifier}.weight")
+    if found is not None and found.ndim == 2 and len(found) != model.num_classes:
+        if not replace_classifier:
+            raise CheckpointError(
+                f"{where} has weights for {len(found)} classes, and {model.num_classes} were asked for; "
+                f"ask for {len(found)} or let a new last layer be trained"
+            )
+        fresh = backbone_from_name(model.backbone, model.num_classes).get_submodule(classifier).state_dict()
+        state.update({f"{classifier}.{name}": tensor for name, tensor in fresh.items()})
+    compare_tensors(state, expected, where, f"{model.backbone} for {model.num_classes} classes")
+    return fill(network, state)
+
+
+def backbone_from_file(path: str | Path, model: ModelSpec, replace_classifier: bool = False) -> nn.Module:
+    """`backbone_state_from_file`, then `backbone_from_state`."""
+    return backbone_from_state(backbone_state_from_file(path), model, str(path), replace_classifier)
+
+
+def classifier_of(backbone: nn.Module) -> str:
+    """The path of the last linear layer, which gives the logits: fc, or classifier.N."""
+    linear_layers: list[str] = [path for path, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    return linear_layers[-1]
+
+
+def _safetensors(path: str | Path) -> Any:
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is no whole safetensors file: {error}") from error
+
+
+def _torch_file(path: str | Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than weights, and loading it could run the code in it, so bottlekit does not; "
+            "save the weights alone with torch.save(network.state_dict(), ...)"
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first_line = str(error).strip().splitlines()[:1]
+        raise CheckpointError(f"{path} is no whole torch.save file: {' '.join(first_line)}") from error
