@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bottlekit.errors import CheckpointError
-from bottlekit.models.backbones import backbone_from_name, backbone_on_meta
-from bottlekit.models.tensors import compare_tensors, fill, without_prefix
+from bottlekit.models.backbones import BACKBONES, backbone_from_name, backbone_on_meta
+from bottlekit.models.tensors import compare_tensors, fill, with_prefix, without_prefix
 from bottlekit.specs import ModelSpec
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -63,23 +63,18 @@ def backbone_from_state(
     taken, which then starts from random weights. Raises CheckpointError.
     """
     network = backbone_on_meta(model.backbone, model.num_classes)
-    expected = network.state_dict()
-    state = dict(state)
-    for name, tensor in expected.items():
-        # Counters that networks saved before torch 0.4.1 lack; they are used in training only, if at all.
-        if name.endswith("num_batches_tracked") and name not in state:
-            state[name] = torch.zeros((), dtype=tensor.dtype)
+    state = _with_counters(state, network)
     classifier = classifier_of(network)
-    found = state.get(f"{classifier}.weight")
-    if found is not None and found.ndim == 2 and len(found) != model.num_classes:
+    classes = _classes_of(state, classifier)
+    _check_architecture(state, model, classes, where)
+    if classes != model.num_classes:
         if not replace_classifier:
             raise CheckpointError(
-                f"{where} has weights for {len(found)} classes, and {model.num_classes} were asked for; "
-                f"ask for {len(found)} or let a new last layer be trained"
+                f"{where} has weights for {classes} classes, and {model.num_classes} were asked for; "
+                f"ask for {classes} or let a new last layer be trained"
             )
         fresh = backbone_from_name(model.backbone, model.num_classes).get_submodule(classifier).state_dict()
-        state.update({f"{classifier}.{name}": tensor for name, tensor in fresh.items()})
-    compare_tensors(state, expected, where, f"{model.backbone} for {model.num_classes} classes")
+        state.update(with_prefix(f"{classifier}.", fresh))
     return fill(network, state)
 
 
@@ -92,6 +87,49 @@ def classifier_of(backbone: nn.Module) -> str:
     """The path of the last linear layer, which gives the logits: fc, or classifier.N."""
     linear_layers: list[str] = [path for path, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     return linear_layers[-1]
+
+
+def _with_counters(state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The state with the batch counters that networks saved before torch 0.4.1 lack; inference ignores them."""
+    counters = {
+        name: torch.zeros((), dtype=tensor.dtype)
+        for name, tensor in network.state_dict().items()
+        if name.endswith(".num_batches_tracked")
+    }
+    return {**counters, **state}
+
+
+def _classes_of(state: Mapping[str, Tensor], classifier: str) -> int | None:
+    """For how many classes a state dict's last layer is, or None if it has no such layer."""
+    weight = state.get(f"{classifier}.weight")
+    return len(weight) if weight is not None and weight.ndim == 2 and len(weight) > 0 else None
+
+
+def _check_architecture(state: Mapping[str, Tensor], model: ModelSpec, classes: int | None, where: str) -> None:
+    """Refuse weights of another backbone, whatever their number of classes, and say which one they fit."""
+    try:
+        _compare(state, model.backbone, classes or model.num_classes, where)
+    except CheckpointError as error:
+        fitting = [name for name in BACKBONES if name != model.backbone and _fits(state, name)]
+        advice = f"; these weights fit {' or '.join(fitting)}" if fitting else ""
+        raise CheckpointError(f"{error}{advice}") from error
+
+
+def _fits(state: Mapping[str, Tensor], backbone: str) -> bool:
+    network = backbone_on_meta(backbone, 2)
+    classes = _classes_of(state, classifier_of(network))
+    if classes is None:
+        return False
+    try:
+        _compare(_with_counters(state, network), backbone, classes, "")
+    except CheckpointError:
+        return False
+    return True
+
+
+def _compare(state: Mapping[str, Tensor], backbone: str, classes: int, where: str) -> None:
+    expected = backbone_on_meta(backbone, classes).state_dict()
+    compare_tensors(state, expected, where, f"{backbone} for {classes} classes")
 
 
 def _safetensors(path: str | Path) -> Any:
