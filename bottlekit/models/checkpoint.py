@@ -43,7 +43,7 @@ __all__ = [
 
 _FORMAT = "bottlekit-checkpoint"
 _VERSION = 1
-_HEADER_FIELDS = ("model", "classes", "preprocessing", "data", "accuracy", "bottleneck", "codec")
+_HEADER_FIELDS = ("model", "classes", "preprocessing", "data", "accuracy", "training", "bottleneck", "codec")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Checkpoint:
     """What a checkpoint file holds.
 
     `classes` the class names in the order of the logits; `data` names the data set; `accuracy` what training
-    measured (fractions 0..1); `bottleneck` and `codec` are None for a plain backbone; `tensors` by their names
-    in the file; `source` the file it came from, for error messages.
+    measured (fractions 0..1), `training` how it was done (recipe, seed, versions); `bottleneck` and `codec` are
+    None for a plain backbone; `tensors` by their names in the file; `source` the file it came from, for error
+    messages.
     """
 
     model: ModelSpec
@@ -64,6 +65,7 @@ class Checkpoint:
     codec: CodecSpec | None
     tensors: dict[str, Tensor] = dataclasses.field(repr=False)
     source: str = "checkpoint"
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together (CheckpointError)."""
@@ -86,6 +88,7 @@ class Checkpoint:
         data: str,
         accuracy: dict[str, Any],
         baseline: nn.Module | None = None,
+        training: dict[str, Any] | None = None,
     ) -> Checkpoint:
         """The checkpoint of a SplitNetwork or a plain backbone; `baseline` is the uncompressed backbone that a
         SplitNetwork was made from. Weights are copied to the processor: training on does not change them."""
@@ -96,7 +99,9 @@ class Checkpoint:
         if baseline is not None:
             tensors.update(with_prefix("baseline.", baseline.state_dict()))
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        return cls(model, tuple(classes), preprocessing, data, accuracy, bottleneck, codec, copies)
+        return cls(
+            model, tuple(classes), preprocessing, data, accuracy, bottleneck, codec, copies, training=training or {}
+        )
 
     def network(self) -> nn.Module:
         """The SplitNetwork, or the plain backbone, with these weights, in evaluation mode on the processor."""
@@ -147,6 +152,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "preprocessing": to_dict(checkpoint.preprocessing),
         "data": checkpoint.data,
         "accuracy": checkpoint.accuracy,
+        "training": checkpoint.training,
         "bottleneck": None if checkpoint.bottleneck is None else to_dict(checkpoint.bottleneck),
         "codec": None if checkpoint.codec is None else to_dict(checkpoint.codec),
     }
@@ -220,6 +226,7 @@ def _checkpoint_from_header(header: Mapping[str, Any], tensors: dict[str, Tensor
             preprocessing=from_dict(Preprocessing, _object(header["preprocessing"]), where),
             data=str(header["data"]),
             accuracy=_object(header["accuracy"]),
+            training=_object(header["training"]),
             bottleneck=_optional(BottleneckSpec, header["bottleneck"], where),
             codec=_optional(CodecSpec, header["codec"], where),
             tensors=tensors,
