@@ -1,0 +1,253 @@
+"""The one place that imports TensorRT, and that asks the live module what it can do.
+
+    flavour "tensorrt"      the library of Jetsons and servers, 8.2 to 11
+    flavour "tensorrt_rtx"  the library of RTX PCs; it compiles ahead of time, with no GPU and no driver
+
+Versions differ in what they offer, and a version number is a poor guide to that: everything here probes with
+`hasattr`. Nothing that TensorRT says is printed; it is recorded, and told when something fails.
+"""
+
+import importlib
+import threading
+import time
+import weakref
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from .errors import EngineError, TargetError, UnknownNameError
+from .runners import TensorInfo
+from .trt_errors import explain
+
+FLAVOURS = ("tensorrt", "tensorrt_rtx")
+
+_HOW_TO_INSTALL = {
+    "tensorrt": "on a Jetson it comes with JetPack (apt install python3-libnvinfer), on a server with TensorRT",
+    "tensorrt_rtx": "type: pip install 'bottlekit[rtx]'",
+}
+
+
+def import_tensorrt(flavour: str) -> Any:
+    """The TensorRT module of a flavour; TargetError with what to type where it cannot be imported."""
+    if flavour not in FLAVOURS:
+        raise UnknownNameError("TensorRT flavour", flavour, FLAVOURS)
+    try:
+        return importlib.import_module(flavour)
+    # A binding without its libraries raises OSError or RuntimeError as well as ImportError.
+    except Exception as error:
+        raise TargetError(
+            "the Python package '{}' is needed here and cannot be imported ({}); {}".format(
+                flavour, " ".join(str(error).split()), _HOW_TO_INSTALL[flavour]
+            )
+        )
+
+
+class LogLine(NamedTuple):
+    """One message of TensorRT: its severity (INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE) and its text."""
+
+    severity: str
+    text: str
+
+
+class RecordedLog:
+    """What TensorRT says from now on, for as long as this object lives.
+
+    TensorRT keeps the first logger it is given for the whole process and ignores every later one. So there is
+    one logger for each module, and it hands each line to all logs that are alive.
+    """
+
+    def __init__(self) -> None:
+        self.lines: List[LogLine] = []
+
+    def logger(self, trt: Any) -> Any:
+        """The module's logger (an ILogger), which now writes into this log as well."""
+        logger, listeners = _logger_of(trt)
+        listeners.add(self)
+        return logger
+
+    def errors(self) -> List[str]:
+        """The texts of all errors so far."""
+        return [line.text for line in self.lines if line.severity in ("ERROR", "INTERNAL_ERROR")]
+
+    def texts(self, *severities: str) -> List[str]:
+        """Lines of these severities as "SEVERITY: text", in order; they go into sidecars."""
+        return ["{}: {}".format(line.severity, line.text) for line in self.lines if line.severity in severities]
+
+
+# By module identity; the module is kept with it, so that an identity is never used twice.
+_LOGGERS: Dict[int, Tuple[Any, Any, Any]] = {}
+
+
+def _logger_of(trt: Any) -> Tuple[Any, Any]:
+    if id(trt) not in _LOGGERS:
+        listeners: Any = weakref.WeakSet()
+
+        class Recorder(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, msg: str) -> None:
+                # Called from C++, where an exception would end the process.
+                line = LogLine(_enum_name(severity), msg)
+                for log in list(listeners):
+                    log.lines.append(line)
+
+        _LOGGERS[id(trt)] = (trt, Recorder(), listeners)
+    return _LOGGERS[id(trt)][1:]
+
+
+def _enum_name(value: Any) -> str:
+    """The bare name of an enum value of the bindings: Severity.ERROR is "ERROR"."""
+    return str(getattr(value, "name", value)).rsplit(".", 1)[-1]
+
+
+# TensorRT's own trt.nptype fails with numpy 1.24 and later in old versions.
+_DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+def numpy_dtype(data_type: Any) -> Any:
+    """The numpy dtype of a trt.DataType; EngineError for those that numpy lacks."""
+    name = _enum_name(data_type)
+    if name not in _DTYPES:
+        raise EngineError("numpy has no type for TensorRT's {}; keep it inside the engine".format(name))
+    return np.dtype(_DTYPES[name])
+
+
+def tensors_of_engine(trt: Any, engine: Any) -> Tuple[List[TensorInfo], List[TensorInfo]]:
+    """The inputs and the outputs of an engine, each in its own order; free sizes are None."""
+    inputs: List[TensorInfo] = []
+    outputs: List[TensorInfo] = []
+    named = hasattr(engine, "num_io_tensors")
+    for index in range(engine.num_io_tensors if named else engine.num_bindings):
+        if named:
+            name = engine.get_tensor_name(index)
+            shape, data_type = engine.get_tensor_shape(name), engine.get_tensor_dtype(name)
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        else:
+            name = engine.get_binding_name(index)
+            shape, data_type = engine.get_binding_shape(index), engine.get_binding_dtype(index)
+            is_input = engine.binding_is_input(index)
+        sizes = tuple(size if size >= 0 else None for size in tuple(shape))
+        (inputs if is_input else outputs).append(TensorInfo(name, sizes, numpy_dtype(data_type)))
+    return inputs, outputs
+
+
+# The smallest, the usual and the largest shape of one input.
+Profile = Tuple[Tuple[int, ...], Tuple[int, ...], Tuple[int, ...]]
+
+
+class PlanOptions(NamedTuple):
+    """What a plan is compiled for.
+
+    `sm` the compute capability ("8.9") where the compiler can be told, None for this machine's own GPU;
+    `profiles` the range of shapes of each input with free sizes; `workspace_bytes` the most scratch memory.
+    """
+
+    workspace_bytes: int
+    sm: Optional[str] = None
+    profiles: Optional[Dict[str, Profile]] = None
+
+
+class Plan(NamedTuple):
+    """A compiled plan, how long the compiler took, and what it said (without its VERBOSE lines)."""
+
+    content: bytes
+    build_ms: float
+    log: List[str]
+
+
+# One build at a time: they would write into each other's logs.
+_BUILDING = threading.Lock()
+
+
+def plan_from_onnx(trt: Any, onnx: bytes, options: PlanOptions, where: str) -> Plan:
+    """Compile an ONNX file's content with a TensorRT module.
+
+    ::
+
+        onnx --OnnxParser--> network --+
+        options --> builder config ----+--build_serialized_network--> plan
+
+    `where` names the file in errors. TargetError when this TensorRT cannot compile for `options.sm`;
+    EngineError with the parser's or the builder's own words when it refuses the graph.
+    """
+    with _BUILDING:
+        log = RecordedLog()
+        logger = log.logger(trt)
+        builder = trt.Builder(logger)
+        network = builder.create_network(_network_flags(trt))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse(onnx):
+            raise EngineError("{} cannot parse {}: {}".format(_name(trt), where, _parse_errors(parser, log)))
+        config = _builder_config(trt, builder, options)
+        started = time.perf_counter()
+        plan = builder.build_serialized_network(network, config)
+        build_ms = (time.perf_counter() - started) * 1e3
+        if plan is None:
+            raise EngineError("{} cannot build {}: {}".format(_name(trt), where, explain(log.errors())))
+        return Plan(bytes(plan), build_ms, log.texts("INTERNAL_ERROR", "ERROR", "WARNING", "INFO"))
+
+
+def compute_capabilities(trt: Any) -> List[str]:
+    """The GPUs a module can compile for without having one, as "8.9"; empty where it needs the GPU itself."""
+    known = getattr(trt, "ComputeCapability", None)
+    digits = [name[2:] for name in dir(known) if name.startswith("SM") and name[2:].isdigit()]
+    return ["{}.{}".format(number[:-1], number[-1]) for number in sorted(digits, key=int)]
+
+
+def _name(trt: Any) -> str:
+    return "{} {}".format("TensorRT-RTX" if "rtx" in trt.__name__ else "TensorRT", trt.__version__)
+
+
+def _network_flags(trt: Any) -> int:
+    """Up to 8.x an ONNX needs an explicit batch; 10 ignores the flag, and later versions do not know it."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _parse_errors(parser: Any, log: RecordedLog) -> str:
+    """All of the parser's errors on one line, with the node where it says which."""
+    texts = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        text = " ".join(error.desc().split())
+        # Named since 10.0; before that the text itself says it.
+        if hasattr(error, "node_operator") and error.node_operator():
+            text = "node '{}' ({}): {}".format(error.node_name(), error.node_operator(), text)
+        texts.append(text)
+    return "; ".join(texts) or explain(log.errors())
+
+
+def _builder_config(trt: Any, builder: Any, options: PlanOptions) -> Any:
+    config = builder.create_builder_config()
+    if hasattr(config, "set_memory_pool_limit"):
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    else:
+        config.max_workspace_size = options.workspace_bytes
+    if options.sm is not None:
+        known = compute_capabilities(trt)
+        if options.sm not in known:
+            raise TargetError(
+                "{} cannot compile for SM {} on another machine; it can for: {}".format(
+                    _name(trt), options.sm, ", ".join(known) or "none"
+                )
+            )
+        config.num_compute_capabilities = 1
+        capability = getattr(trt.ComputeCapability, "SM" + options.sm.replace(".", ""))
+        if not config.set_compute_capability(capability, 0):
+            raise TargetError("{} refused to compile for SM {}".format(_name(trt), options.sm))
+    if options.profiles:
+        profile = builder.create_optimization_profile()
+        for name, (smallest, usual, largest) in options.profiles.items():
+            profile.set_shape(name, smallest, usual, largest)
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineError("{} refused the batch sizes {}".format(_name(trt), options.profiles))
+    return config
