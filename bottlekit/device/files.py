@@ -92,11 +92,16 @@ def read_json(path: str, what: str) -> Dict[str, Any]:
     """Read a JSON object; `what` names it in the error ("bundle", "profile", ...)."""
     try:
         with open(path, encoding="utf-8") as file:
-            value = json.load(file)
+            value = json.load(file, parse_constant=_refused_constant)
     except FileNotFoundError:
         raise BundleError("no {} at {}: the file does not exist".format(what, path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError("{} is no readable {}: {}".format(path, what, error))
     if not isinstance(value, dict):
         raise BundleError("{} is no {}: it holds a JSON {}, not an object".format(path, what, type(value).__name__))
     return value
+
+
+def _refused_constant(name: str) -> Any:
+    """Python writes and reads NaN and Infinity, which are not JSON."""
+    raise ValueError("{} is not JSON".format(name))

@@ -1,0 +1,229 @@
+"""What `export` writes and every later verb reads: one network, cut at one split point.
+
+    bundle/
+      bundle.json     what it is: model, split, bottleneck, codec, preprocessing, classes, accuracy; and the
+                      SHA-256 of every other file
+      head.onnx       image -> feature      on the device
+      tail.onnx       feature -> logits     on the server
+      full.onnx       image -> logits       both, without the codec between them
+      baseline.onnx   image -> logits       the network without a bottleneck (not in every bundle)
+      golden.npz      inputs and what each stage must make of them
+
+A bundle may come from anywhere, so every field is checked before it is used, and every file against its hash.
+"""
+
+import os
+import zipfile
+from typing import Any, Dict, List
+
+import numpy as np
+
+from .errors import BundleError
+from .fields import Fields
+from .files import read_json, sha256_of_file
+from .manifest import (
+    check_reports,
+    check_version,
+    checked_classes,
+    checked_codec,
+    checked_feature_shape,
+    checked_files,
+    checked_input_shape,
+    checked_preprocessing,
+    checked_split,
+)
+
+FORMAT = "bottlekit-bundle"
+VERSION = 1
+PARTS = ("head", "tail", "full", "baseline")
+_REQUIRED_FILES = ("head.onnx", "tail.onnx", "full.onnx", "golden.npz")
+_GOLDEN_FILE = "golden.npz"
+
+_MAX_JSON_BYTES = 1 << 26
+_MAX_GOLDEN_BYTES = 1 << 31
+
+
+class Bundle:
+    """A bundle that was read and checked. Make one with `Bundle.load`.
+
+    Attributes:
+        path: the folder.
+        name: of the bundle, part of engine files' names.
+        manifest: the content of bundle.json.
+        sha256: of bundle.json's bytes; as it holds the other files' hashes, it stands for the whole bundle.
+        split, preprocessing: the objects of that name in bundle.json.
+        classes: the class names, in the order of the logits.
+        codec: the Codec for the feature.
+        input_shape: (1, 3, h, w) of the image.
+        feature_shape: (c, h, w) of the feature.
+        dynamic_batch: whether the graphs take any number of images at once.
+        parts: those of PARTS that it holds.
+    """
+
+    def __init__(self, path: str, manifest: Dict[str, Any], sha256: str) -> None:
+        fields = Fields(manifest, os.path.join(path, "bundle.json"))
+        self.path = path
+        self.manifest = manifest
+        self.sha256 = sha256
+        self.name = fields.safe_name("name")
+        self.dynamic_batch = fields.flag("dynamic_batch")
+        self.split = checked_split(fields.object("split"))
+        self.preprocessing = checked_preprocessing(fields.object("preprocessing"))
+        self.input_shape = checked_input_shape(fields.object("input"), self.preprocessing["crop"])
+        self.feature_shape = checked_feature_shape(fields.object("feature"))
+        self.classes = checked_classes(fields)
+        self.codec = checked_codec(fields.object("codec"), self.feature_shape)
+        check_reports(fields, len(self.classes))
+        self._files = checked_files(fields.object("files"), _REQUIRED_FILES)
+        self.parts = tuple(part for part in PARTS if part + ".onnx" in self._files)
+
+    @classmethod
+    def load(cls, path: str, verify: bool = True) -> "Bundle":
+        """Read the bundle in the folder `path`, and with `verify` compare every file with its hash.
+
+        Raises:
+            BundleError: no bundle there, of another version, with a field that is missing or of another type, or
+                with a file that is missing or was changed after export.
+        """
+        path = os.fspath(path)
+        where = os.path.join(path, "bundle.json")
+        if not os.path.isdir(path):
+            raise BundleError(_not_a_folder(path))
+        if not os.path.isfile(where):
+            raise BundleError("{} is no bundle: it has no bundle.json; it holds {}".format(path, _content(path)))
+        if os.path.getsize(where) > _MAX_JSON_BYTES:
+            raise BundleError("{} is no bundle: its bundle.json has {} bytes".format(path, os.path.getsize(where)))
+        sha256 = sha256_of_file(where)
+        manifest = read_json(where, "bundle")
+        check_version(Fields(manifest, where), FORMAT, VERSION)
+        bundle = cls(path, manifest, sha256)
+        bundle._check_files(verify)
+        return bundle
+
+    def onnx_path(self, part: str) -> str:
+        """The ONNX file of a part; BundleError where this bundle does not hold it."""
+        if part not in self.parts:
+            raise BundleError(
+                "the bundle {} has no {}.onnx; it has {}".format(self.path, part, ", ".join(self.parts))
+            )
+        return os.path.join(self.path, part + ".onnx")
+
+    def golden(self) -> Dict[str, np.ndarray]:
+        """The golden arrays: image (k, 3, h, w), feature, codes and decoded (k, c, h', w'), logits (k, classes),
+        full_logits, and baseline_logits where there is a baseline. Floats are float32, codes uint8.
+
+        Raises:
+            BundleError: a file that is no such archive, or arrays that do not fit the bundle.
+        """
+        where = os.path.join(self.path, _GOLDEN_FILE)
+        arrays = _arrays_from_npz(where)
+        batch = arrays["image"].shape[:1] if "image" in arrays else ()
+        logits = batch + (len(self.classes),)
+        expected = {"image": batch + self.input_shape[1:], "logits": logits, "full_logits": logits}
+        for name in ("feature", "codes", "decoded"):
+            expected[name] = batch + self.feature_shape
+        if "baseline" in self.parts:
+            expected["baseline_logits"] = logits
+        for name, shape in sorted(expected.items()):
+            kind = np.dtype(np.uint8 if name == "codes" else np.float32)
+            if name not in arrays:
+                raise BundleError("{} lacks the array {}; export the bundle again".format(where, name))
+            if arrays[name].shape != shape or arrays[name].dtype != kind:
+                raise BundleError(
+                    "{}: {} is {} {}, not {} {}; export the bundle again".format(
+                        where, name, arrays[name].dtype, arrays[name].shape, kind, shape
+                    )
+                )
+        return arrays
+
+    def _check_files(self, verify: bool) -> None:
+        for name, entry in sorted(self._files.items()):
+            file = os.path.join(self.path, name)
+            if not os.path.isfile(file):
+                raise BundleError("{} is missing from the bundle {}; export it again".format(name, self.path))
+            changed = os.path.getsize(file) != entry["bytes"]
+            if changed or (verify and sha256_of_file(file) != entry["sha256"]):
+                raise BundleError(
+                    "{} was changed after export: it no longer has the hash that bundle.json records; "
+                    "export the bundle again".format(file)
+                )
+
+    def __repr__(self) -> str:
+        return "Bundle({!r}, split={!r})".format(self.path, self.split["name"])
+
+
+def fleet_from_path(path: str, verify: bool = True) -> List[Bundle]:
+    """The bundles of a fleet, by split index: a folder of bundles, or a single bundle's folder.
+
+    Raises:
+        BundleError: no bundle there, one that does not load, two of one name, or bundles that take other images
+            or know other classes than the first.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        raise BundleError(_not_a_folder(path))
+    if os.path.isfile(os.path.join(path, "bundle.json")):
+        return [Bundle.load(path, verify)]
+    folders = [
+        os.path.join(path, name)
+        for name in sorted(os.listdir(path))
+        if not name.startswith(".") and os.path.isfile(os.path.join(path, name, "bundle.json"))
+    ]
+    if not folders:
+        raise BundleError(
+            "{} is neither a bundle nor a folder of bundles: no bundle.json in it or one level below; "
+            "it holds {}".format(path, _content(path))
+        )
+    bundles = [Bundle.load(folder, verify) for folder in folders]
+    bundles.sort(key=lambda bundle: (bundle.split["index"], bundle.name))
+    first = bundles[0]
+    names: Dict[str, str] = {}
+    for bundle in bundles:
+        if bundle.name in names:
+            raise BundleError(
+                "{} and {} are both named {}; a fleet needs one name a bundle".format(
+                    names[bundle.name], bundle.path, bundle.name
+                )
+            )
+        names[bundle.name] = bundle.path
+        for what, value, other in (
+            ("input shape", first.input_shape, bundle.input_shape),
+            ("classes", first.classes, bundle.classes),
+        ):
+            if value != other:
+                raise BundleError(
+                    "{} and {} are no fleet: their {} differ; keep bundles of one data set in a folder".format(
+                        first.path, bundle.path, what
+                    )
+                )
+    return bundles
+
+
+def _arrays_from_npz(path: str) -> Dict[str, np.ndarray]:
+    """All arrays of an uncompressed or compressed .npz file, without running pickled code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MAX_GOLDEN_BYTES:
+            raise BundleError(
+                "{} unpacks to {} bytes; golden arrays have at most {}".format(path, size, _MAX_GOLDEN_BYTES)
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+        raise BundleError("{} is no readable archive of arrays: {}".format(path, error))
+
+
+def _not_a_folder(path: str) -> str:
+    if os.path.exists(path):
+        return "{} is a file; a bundle is the folder that holds bundle.json".format(path)
+    parent = os.path.dirname(os.path.abspath(path))
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    return "no bundle at {}: the folder does not exist; {} holds {}".format(path, parent, _content(parent))
+
+
+def _content(folder: str) -> str:
+    """What a folder holds, for an error message."""
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    return ", ".join(names[:10]) + (", ... ({} in all)".format(len(names)) if len(names) > 10 else "") or "nothing"
