@@ -1,0 +1,260 @@
+"""The client: the head runs here, the payload goes to a server, logits come back."""
+
+import contextlib
+import socket
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from .. import __version__
+from .bundle import Bundle
+from .errors import BundleError, RemoteError, ServerUnreachableError, UsageError, WireError
+from .images import input_from_image
+from .ort_runner import OnnxRuntimeRunner
+from .pipeline import whole_part
+from .runners import Runner
+from .wire import load_rpc
+from .wire.answers import logits_from_answer
+from .wire.framing import (
+    ANSWER_CONTAINER_LENGTH,
+    ANSWER_FRAME_BYTES,
+    REQUEST_OVERHEAD_BYTES,
+    MeteredSocket,
+    compact_protocol,
+)
+from .wire.refusals import error_from_refused
+
+
+class InferAnswer(NamedTuple):
+    """One image's answer, what it cost in time, and what it cost on the wire.
+
+    `logits` float32 (k,) belong to the classes `class_indices` (k,): class order when all came, best first
+    otherwise. `times_ms` has "round_trip" (from the request's first byte to the answer's last, the server's
+    work included), the server's own "decode" and "tail" (or "baseline" or "full" for a whole network), and in
+    the collaborative setup "head" and "encode". `payload_bytes` is what the codec made, or the image file;
+    `framed_bytes` all that was sent for it, Thrift and frame included; `response_bytes` all that came back.
+    """
+
+    class_index: int
+    class_name: str
+    logits: np.ndarray
+    class_indices: np.ndarray
+    times_ms: Dict[str, float]
+    payload_bytes: int
+    framed_bytes: int
+    response_bytes: int
+
+    def top(self, count: int) -> List[Tuple[int, float]]:
+        """The `count` best (class, logit), best first."""
+        best = np.argsort(-self.logits, kind="stable")[:count]
+        return [(int(self.class_indices[i]), float(self.logits[i])) for i in best]
+
+
+class SplitClient:
+    """A connection to a server for one bundle, used as `with SplitClient(bundle, host, port) as client:`.
+
+    image --head--> feature --encode--> payload ==network==> decode, tail ==network==> logits
+
+    Entering connects and says hello; a server that has not this very bundle (name and hash) is refused. The
+    head is `head_runner`, open, or ONNX Runtime on the bundle's own file, loaded when first needed. A request
+    that has no answer within `timeout_s` raises WireError; the connection is closed then, and a new client is
+    needed. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        host: str,
+        port: int,
+        head_runner: Optional[Runner] = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._rpc = load_rpc()
+        self._bundle = bundle
+        self._address = (host, port)
+        self._where = "{}:{}".format(host, port)
+        self._head = head_runner
+        self._timeout_s = timeout_s
+        self._number = 0
+        self._frame_bytes = 0
+        self._wire: Optional[MeteredSocket] = None
+        self._open = contextlib.ExitStack()
+        self._welcome: Any = None
+
+    def __enter__(self) -> "SplitClient":
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._open.close)
+            self._connect()
+            self._hello()
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._wire = None
+        self._open.close()
+
+    def load_head(self) -> Runner:
+        """The head's runner; loads it if it was neither given nor used before."""
+        if self._head is None:
+            self._head = self._open.enter_context(OnnxRuntimeRunner(self._bundle.onnx_path("head")))
+        return self._head
+
+    def infer_image(self, image: np.ndarray, top_k: int = 0) -> InferAnswer:
+        """Classify an image, uint8 (h, w, 3), any size: preprocessed as the bundle says. See infer_input."""
+        return self.infer_input(input_from_image(image, self._bundle.preprocessing)[np.newaxis], top_k)
+
+    def infer_input(self, image: np.ndarray, top_k: int = 0) -> InferAnswer:
+        """Classify a preprocessed image, float32 (1, 3, h, w): the collaborative setup.
+
+        `top_k` 0 asks for all logits, otherwise for the best few. Raises WireError, RemoteError, PayloadError.
+        """
+        head = self.load_head()
+        started = time.perf_counter()
+        feature = head.run({"image": image})["feature"]
+        head_done = time.perf_counter()
+        payload = self._bundle.codec.encode(feature[0])
+        encode_done = time.perf_counter()
+        times_ms = {"head": (head_done - started) * 1e3, "encode": (encode_done - head_done) * 1e3}
+        return self._infer("infer", "tail", payload, top_k, times_ms)
+
+    def infer_cloud_only(self, data: bytes, top_k: int = 0) -> InferAnswer:
+        """Have the server classify an image file (JPEG or PNG) all by itself: the cloud-only setup.
+
+        The server runs the baseline network, or the full graph where the bundle has no baseline; `times_ms`
+        says which by its key. Raises DataError when the server cannot read the image.
+        """
+        return self._infer("infer_image", whole_part(self._bundle), data, top_k, {})
+
+    def ping(self, padding_bytes: int = 0) -> Tuple[float, Dict[str, int]]:
+        """(round trip in ms, the server's load) of a request with so many bytes in it."""
+        self._check_fits("a ping", padding_bytes)
+        started = time.perf_counter()
+        load = self._call("ping", bytes(padding_bytes))
+        elapsed_ms = (time.perf_counter() - started) * 1e3
+        return elapsed_ms, {
+            "connections": load.connections,
+            "in_flight": load.in_flight,
+            "answered": load.answered,
+        }
+
+    def _infer(self, method: str, part: str, data: bytes, top_k: int, times_ms: Dict[str, float]) -> InferAnswer:
+        if not 0 <= top_k <= 32767:
+            raise UsageError("top_k must be 0 (all logits) or at most 32767, not {}".format(top_k))
+        self._check_fits("the payload" if part == "tail" else "the image file", len(data))
+        wire = self._connected()
+        started = time.perf_counter()
+        answer = self._call(method, self._number, data, top_k)
+        times_ms["round_trip"] = (time.perf_counter() - started) * 1e3
+        times_ms["decode"] = (answer.decode_us or 0) / 1e3
+        times_ms[part] = (answer.tail_us or 0) / 1e3
+        classes = self._bundle.classes
+        indices, logits = logits_from_answer(answer, len(classes))
+        best = int(indices[np.argmax(logits)])
+        return InferAnswer(
+            class_index=best,
+            class_name=classes[best],
+            logits=logits,
+            class_indices=indices,
+            times_ms=times_ms,
+            payload_bytes=len(data),
+            framed_bytes=wire.sent_bytes,
+            response_bytes=wire.received_bytes,
+        )
+
+    def _connect(self) -> None:
+        try:
+            connected = socket.create_connection(self._address, timeout=self._timeout_s)
+        except (OSError, UnicodeError, OverflowError) as error:
+            raise ServerUnreachableError(
+                "no server answers at {} ({}); start one with: bottlekit serve FLEET --host {} --port {}".format(
+                    self._where, _reason(error), *self._address
+                )
+            )
+        from thrift.transport.TTransport import TFramedTransport
+
+        self._wire = MeteredSocket(connected, self._timeout_s)
+        self._open.callback(self._wire.close)
+        framed = TFramedTransport(self._wire, ANSWER_FRAME_BYTES)
+        self._client = self._rpc.service.Client(
+            compact_protocol(framed, ANSWER_FRAME_BYTES, ANSWER_CONTAINER_LENGTH)
+        )
+
+    def _hello(self) -> None:
+        """Say hello and find this bundle among the server's."""
+        welcome = self._call("hello", self._rpc.constants.PROTOCOL, __version__)
+        offered = welcome.bundles or []
+        names = ", ".join("{} ({})".format(info.name, (info.sha256 or "")[:8]) for info in offered) or "none"
+        mine = self._bundle
+        for number, info in enumerate(offered):
+            if info.name == mine.name and info.sha256 == mine.sha256:
+                self._number = number
+                self._frame_bytes = welcome.limits.frame_bytes
+                return
+        same_name = [info for info in offered if info.name == mine.name]
+        if same_name:
+            raise BundleError(
+                "{} serves another export of {}: {} there, {} here; serve the same folder on both sides".format(
+                    self._where, mine.name, (same_name[0].sha256 or "")[:8], mine.sha256[:8]
+                )
+            )
+        raise BundleError(
+            "{} does not serve {} ({}); it serves: {}".format(self._where, mine.name, mine.sha256[:8], names)
+        )
+
+    def _connected(self) -> MeteredSocket:
+        if self._wire is None:
+            raise WireError("not connected to {}; use a new client inside `with`".format(self._where))
+        return self._wire
+
+    def _check_fits(self, what: str, size: int) -> None:
+        if size > self._frame_bytes - REQUEST_OVERHEAD_BYTES:
+            raise UsageError(
+                "{} has {} bytes; the server at {} takes at most {}".format(
+                    what, size, self._where, self._frame_bytes - REQUEST_OVERHEAD_BYTES
+                )
+            )
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        """One request and its answer. Whatever breaks the conversation closes the connection."""
+        from thrift.Thrift import TApplicationException
+        from thrift.transport.TTransport import TTransportException
+
+        wire = self._connected()
+        wire.begin_request()
+        call: Callable[..., Any] = getattr(self._client, method)
+        try:
+            return call(*arguments)
+        except self._rpc.types.Refused as refused:
+            error = error_from_refused(refused, self._where)
+        except TApplicationException as failure:
+            error = RemoteError("{} could not answer {}: {}".format(self._where, method, failure))
+        except TTransportException as failure:
+            self._hang_up()
+            if failure.type == TTransportException.TIMED_OUT:
+                problem = "did not answer {} within {:g} s".format(method, self._timeout_s)
+            elif failure.type == TTransportException.SIZE_LIMIT:
+                problem = "answers with something that is no bottlekit answer ({})".format(failure)
+            else:
+                problem = "closed the connection instead of answering {}; it may have stopped, or be full".format(
+                    method
+                )
+            error = WireError("{} {}".format(self._where, problem))
+        except Exception as failure:  # Thrift's decoder raises what it likes on bytes that are no Thrift
+            self._hang_up()
+            error = WireError(
+                "{} answers with something that is no bottlekit answer ({}: {})".format(
+                    self._where, type(failure).__name__, failure
+                )
+            )
+        raise error
+
+    def _hang_up(self) -> None:
+        self._connected().close()
+        self._wire = None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.timeout):
+        return "no reply in time"
+    return str(getattr(error, "strerror", None) or error)

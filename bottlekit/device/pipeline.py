@@ -1,0 +1,95 @@
+"""Both halves in one process: the reference that a client and a server must equal bit for bit."""
+
+import contextlib
+import time
+from typing import Any, Dict, Iterator, NamedTuple, Optional
+
+import numpy as np
+
+from .bundle import Bundle
+from .errors import EngineError
+from .ort_runner import OnnxRuntimeRunner
+from .runners import Runner
+
+
+class Outcome(NamedTuple):
+    """What one inference gave: logits float32 (classes,), the payload's size, and where the time went."""
+
+    logits: np.ndarray
+    payload_bytes: int
+    times_ms: Dict[str, float]
+
+
+class LocalSplit:
+    """Head, codec and tail one after the other; the payload really is made and read.
+
+    image (1, 3, h, w) --head--> feature (1, c, h', w') --encode--> payload --decode--> feature --tail--> logits
+
+    The runners must be open (inside their `with`) while `infer` is called.
+    """
+
+    def __init__(self, head_runner: Runner, codec: Any, tail_runner: Runner) -> None:
+        self._head = head_runner
+        self._codec = codec
+        self._tail = tail_runner
+
+    def infer(self, image: np.ndarray) -> Outcome:
+        """Classify one preprocessed image, float32 (1, 3, h, w)."""
+        started = time.perf_counter()
+        feature = self._head.run({"image": image})["feature"]
+        head_done = time.perf_counter()
+        payload = self._codec.encode(feature[0])
+        encode_done = time.perf_counter()
+        decoded = self._codec.decode(payload)
+        decode_done = time.perf_counter()
+        logits = self._tail.run({"feature": decoded[np.newaxis]})["logits"][0]
+        tail_done = time.perf_counter()
+        times_ms = {
+            "head": (head_done - started) * 1e3,
+            "encode": (encode_done - head_done) * 1e3,
+            "decode": (decode_done - encode_done) * 1e3,
+            "tail": (tail_done - decode_done) * 1e3,
+        }
+        return Outcome(logits, len(payload), times_ms)
+
+
+class LocalWhole:
+    """A whole network on this machine and nothing on a wire: the papers' mobile-only setup.
+
+    `part` says which graph the runner holds: "baseline", the uncompressed network, or "full".
+    """
+
+    def __init__(self, runner: Runner, part: str) -> None:
+        self._runner = runner
+        self.part = part
+
+    def infer(self, image: np.ndarray) -> Outcome:
+        """Classify one preprocessed image, float32 (1, 3, h, w)."""
+        started = time.perf_counter()
+        logits = self._runner.run({"image": image})["logits"][0]
+        return Outcome(logits, 0, {self.part: (time.perf_counter() - started) * 1e3})
+
+
+def whole_part(bundle: Bundle) -> str:
+    """The part that stands for the network in one piece: the baseline, or the full graph where there is none."""
+    return "baseline" if "baseline" in bundle.parts else "full"
+
+
+@contextlib.contextmanager
+def local_split_from_bundle(bundle: Bundle, threads: Optional[int] = None) -> Iterator[LocalSplit]:
+    """A LocalSplit on ONNX Runtime, its graphs loaded for the length of the `with` block."""
+    # Two pools of spinning threads in one process take each other's cores: head and tail run in turn, so no spin.
+    head = OnnxRuntimeRunner(bundle.onnx_path("head"), threads=threads, spin=False)
+    tail = OnnxRuntimeRunner(bundle.onnx_path("tail"), threads=threads, spin=False)
+    with head, tail:
+        yield LocalSplit(head, bundle.codec, tail)
+
+
+@contextlib.contextmanager
+def local_whole_from_bundle(bundle: Bundle, threads: Optional[int] = None) -> Iterator[LocalWhole]:
+    """A LocalWhole on ONNX Runtime, its graph loaded for the length of the `with` block."""
+    part = whole_part(bundle)
+    if part not in bundle.parts:
+        raise EngineError("{} has neither a baseline.onnx nor a full.onnx; export it again".format(bundle.path))
+    with OnnxRuntimeRunner(bundle.onnx_path(part), threads=threads) as runner:
+        yield LocalWhole(runner, part)

@@ -1,0 +1,90 @@
+"""Frames and their limits, for both ends.
+
+A frame is four bytes of length, big endian, and one Thrift message in the compact protocol.
+"""
+
+import socket
+import struct
+import time
+from typing import Any
+
+FRAME_LENGTH = struct.Struct("!i")
+
+# Room for everything in a request but its one long field: header, method name, numbers, lengths.
+REQUEST_OVERHEAD_BYTES = 64
+# A hello carries two short fields; nobody who has not said hello may send more than this.
+HELLO_FRAME_BYTES = 256
+# No request holds a container, so this bounds what a hostile one makes the server build.
+REQUEST_CONTAINER_LENGTH = 16
+# The longest legal answer: a float32 for each of 65535 classes, or the bundles of a large fleet.
+ANSWER_FRAME_BYTES = 1 << 20
+ANSWER_CONTAINER_LENGTH = 4096
+
+
+def frame_from_message(message: bytes) -> bytes:
+    """Put the four length bytes in front."""
+    return FRAME_LENGTH.pack(len(message)) + message
+
+
+def compact_protocol(transport: Any, string_bytes: int, container_length: int) -> Any:
+    """The compact protocol over a Thrift transport, in C where Thrift was built with it, always with limits."""
+    from thrift.protocol.TCompactProtocol import TCompactProtocolAccelerated
+
+    return TCompactProtocolAccelerated(
+        transport, string_length_limit=string_bytes, container_length_limit=container_length
+    )
+
+
+class MeteredSocket:
+    """A client's Thrift transport over one connected socket: counts bytes, and ends every wait at a deadline.
+
+    generated Client -> compact protocol -> TFramedTransport -> MeteredSocket -> TSocket -> network
+
+    Thrift's own timeout is per read, so a peer that sends one byte a second would hold a client for ever;
+    here a request as a whole has `timeout_s`.
+    """
+
+    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
+        from thrift.transport.TSocket import TSocket
+
+        # A request is one small segment: waiting to fill a larger one costs 40 ms (Nagle's algorithm).
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = TSocket()
+        self._socket.setHandle(connected)
+        self._timeout_s = timeout_s
+        self._deadline = 0.0
+        self.sent_bytes = 0
+        self.received_bytes = 0
+
+    def begin_request(self) -> None:
+        """Start the clock and the counters of one request."""
+        self._deadline = time.monotonic() + self._timeout_s
+        self.sent_bytes = 0
+        self.received_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Send all of `data`."""
+        self._limit_wait()
+        self._socket.write(data)
+        self.sent_bytes += len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def readAll(self, size: int) -> bytes:  # noqa: N802 - Thrift's name
+        """Receive exactly `size` bytes. Raises TTransportException at the end of the stream or of the time."""
+        received = bytearray()
+        while len(received) < size:
+            self._limit_wait()
+            received += self._socket.read(min(size - len(received), 1 << 16))
+        self.received_bytes += size
+        return bytes(received)
+
+    def close(self) -> None:
+        """Close the socket; closing twice does no harm."""
+        self._socket.close()
+
+    def _limit_wait(self) -> None:
+        remaining_s = self._deadline - time.monotonic()
+        # A socket with timeout 0 does not wait at all but fails with another error: leave it a millisecond.
+        self._socket.setTimeout(max(remaining_s * 1000.0, 1.0))
