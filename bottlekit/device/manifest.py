@@ -94,9 +94,10 @@ def check_reports(fields: Fields, num_classes: int) -> None:
     model.integer("num_classes", num_classes, num_classes)
     model.integer("input_size", 1, _MAX_SIDE)
     fields.object("bottleneck").safe_name("kind")
-    accuracy = fields.object("accuracy")
-    accuracy.number("split", 0, 1)
-    accuracy.number_or_none("baseline", 0, 1)
+    if fields.any("accuracy") is not None:  # null where nobody trained the bottleneck
+        accuracy = fields.object("accuracy")
+        accuracy.number("split", 0, 1)
+        accuracy.number_or_none("baseline", 0, 1)
     fields.object("payload_bytes").number("mean", 0, 1e12)
 
 
