@@ -59,7 +59,11 @@ class CudaProvider:
         raise NotImplementedError
 
     def pinned_array(self, shape: Tuple[int, ...], dtype: Any) -> np.ndarray:
-        """A page-locked host array, so that copies can overlap; it is freed with the provider's `close`."""
+        """A page-locked host array, so that copies can overlap."""
+        raise NotImplementedError
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        """Give a page-locked array back; it must not be touched any more."""
         raise NotImplementedError
 
     def copy_to_device(self, memory: DeviceMemory, array: np.ndarray, stream: Any) -> None:
@@ -107,7 +111,7 @@ class CudaProvider:
         raise TargetError("the CUDA provider {} cannot record graphs; use cuda-python or ctypes".format(self.name))
 
     def close(self) -> None:
-        """Free pinned arrays and let go of the context."""
+        """Free what is left and let go of the context."""
         raise NotImplementedError
 
 

@@ -1,7 +1,7 @@
 """The pycuda provider: the driver API over the retained primary context."""
 
 import contextlib
-from typing import Any, Callable, Dict, Iterator, List, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, Tuple, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,6 @@ class PycudaProvider(CudaProvider):
         except Exception as error:  # pycuda raises ImportError, OSError or its own errors without a driver
             raise TargetError("pycuda cannot be imported ({}); type: pip install pycuda".format(_one_line(error)))
         self._driver = driver
-        self._pinned: List[np.ndarray] = []
         self._call("init", driver.init)
         count = self._call("count devices", driver.Device.count)
         if device >= count:
@@ -74,8 +73,10 @@ class PycudaProvider(CudaProvider):
     def pinned_array(self, shape: Tuple[int, ...], dtype: Any) -> np.ndarray:
         """See CudaProvider.pinned_array."""
         array: np.ndarray = self._call("allocate pinned memory", self._driver.pagelocked_empty, shape, dtype)
-        self._pinned.append(array)
         return array
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        """See CudaProvider.free_pinned. pycuda frees the memory with the array's last reference."""
 
     def copy_to_device(self, memory: DeviceMemory, array: np.ndarray, stream: Any) -> None:
         """See CudaProvider.copy_to_device."""
@@ -113,8 +114,6 @@ class PycudaProvider(CudaProvider):
 
     def close(self) -> None:
         """See CudaProvider.close."""
-        # The arrays' memory goes with their last reference; the context is detached after them.
-        self._pinned = []
         self._call("release the context", self._context.detach)
 
 

@@ -179,7 +179,7 @@ class RuntimeProvider(CudaProvider):
         self.name = name
         self._runtime = runtime
         self._device = device
-        self._pinned: List[Any] = []
+        self._pinned: Dict[int, Any] = {}
         self._graphs: List[Tuple[Any, Any]] = []
         self._streams: List[Any] = []
         self._events: List[Any] = []
@@ -236,9 +236,13 @@ class RuntimeProvider(CudaProvider):
         count = int(np.prod(shape, dtype=np.int64))
         nbytes = max(1, count * np.dtype(dtype).itemsize)
         address = self._call("allocate pinned memory", "cudaHostAlloc", nbytes, 0)[0]
-        self._pinned.append(address)
+        self._pinned[int(address)] = address
         block = (ctypes.c_char * nbytes).from_address(int(address))
         return np.frombuffer(block, dtype=dtype, count=count).reshape(shape)
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        """See CudaProvider.free_pinned."""
+        self._call("free pinned memory", "cudaFreeHost", self._pinned.pop(int(array.ctypes.data)))
 
     def copy_to_device(self, memory: DeviceMemory, array: np.ndarray, stream: Any) -> None:
         """See CudaProvider.copy_to_device."""
@@ -311,6 +315,6 @@ class RuntimeProvider(CudaProvider):
             self._call("free an event", "cudaEventDestroy", event)
         for stream in self._streams:
             self._call("free a stream", "cudaStreamDestroy", stream)
-        for address in self._pinned:
+        for address in self._pinned.values():
             self._call("free pinned memory", "cudaFreeHost", address)
-        self._graphs, self._events, self._streams, self._pinned = [], [], [], []
+        self._graphs, self._events, self._streams, self._pinned = [], [], [], {}

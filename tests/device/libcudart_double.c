@@ -15,7 +15,9 @@ static size_t used;
 static int live_blocks, live_pinned, live_streams, live_events, live_graphs, capturing;
 static int version = 10020;
 
-typedef struct Copy { void *to; const void *from; size_t n; struct Copy *next; } Copy;
+/* What a recorded stream holds: copies, and calls of the TensorRT double. */
+typedef void (*Call)(int);
+typedef struct Copy { void *to; const void *from; size_t n; Call call; int number; struct Copy *next; } Copy;
 typedef struct { int magic; Copy *first; } Graph;
 static Copy *captured;
 
@@ -53,14 +55,17 @@ static int *new_handle(int magic) { int *h = calloc(1, sizeof(Event)); *h = magi
 int cudaStreamCreate(void **s) { *s = new_handle(STREAM); live_streams++; return OK; }
 int cudaStreamDestroy(void *s) { if (*(int *)s != STREAM) return INVALID; free(s); live_streams--; return OK; }
 int cudaStreamSynchronize(void *s) { return *(int *)s == STREAM && !capturing ? OK : INVALID; }
-int cudaMemcpyAsync(void *to, const void *from, size_t n, int kind, void *s) {
-  Copy *copy, **tail;
-  if (*(int *)s != STREAM || (kind != 1 && kind != 2)) return INVALID;
-  if (!capturing) { memcpy(to, from, n); return OK; }
-  copy = malloc(sizeof *copy);
-  copy->to = to; copy->from = from; copy->n = n; copy->next = NULL;
+static void record(void *to, const void *from, size_t n, Call call, int number) {
+  Copy **tail, *copy = malloc(sizeof *copy);
+  copy->to = to; copy->from = from; copy->n = n; copy->call = call; copy->number = number; copy->next = NULL;
   for (tail = &captured; *tail; tail = &(*tail)->next) {}
   *tail = copy;
+}
+/* Run a call now, or with the graph that is being recorded. */
+void double_enqueue(Call call, int number) { if (capturing) record(NULL, NULL, 0, call, number); else call(number); }
+int cudaMemcpyAsync(void *to, const void *from, size_t n, int kind, void *s) {
+  if (*(int *)s != STREAM || (kind != 1 && kind != 2)) return INVALID;
+  if (capturing) record(to, from, n, NULL, 0); else memcpy(to, from, n);
   return OK;
 }
 int cudaEventCreate(void **e) { *e = new_handle(EVENT); live_events++; return OK; }
@@ -103,7 +108,9 @@ int cudaGraphInstantiate(void **x, void *g, void *third, char *log, size_t size)
 int cudaGraphLaunch(void *x, void *s) {
   Copy *copy;
   if (((Graph *)x)->magic != EXEC || *(int *)s != STREAM) return INVALID;
-  for (copy = ((Graph *)x)->first; copy; copy = copy->next) memcpy(copy->to, copy->from, copy->n);
+  for (copy = ((Graph *)x)->first; copy; copy = copy->next) {
+    if (copy->call) copy->call(copy->number); else memcpy(copy->to, copy->from, copy->n);
+  }
   return OK;
 }
 int cudaGraphDestroy(void *g) { if (((Graph *)g)->magic != GRAPH) return INVALID; free(g); live_graphs--; return OK; }

@@ -1,8 +1,7 @@
 """The ctypes provider against a compiled double of libcudart: real ctypes calls, real memory, no GPU."""
 
 import ctypes
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,13 @@ from bottlekit.device.cuda import PROVIDER_NAMES, provider_from_name
 from bottlekit.device.cuda_runtime import RuntimeProvider, runtime_from_ctypes
 from bottlekit.device.errors import EngineError, TargetError, UnknownNameError
 
+sys.path.insert(0, str(Path(__file__).parent))
+from cuda_double import compile_double  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def double_path(tmp_path_factory):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler to build the double of libcudart with")
-    path = tmp_path_factory.mktemp("cudart") / "libcudart.so"
-    source = Path(__file__).parent / "libcudart_double.c"
-    subprocess.check_call([compiler, "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(path), str(source)])
-    return str(path)
+    return compile_double(tmp_path_factory.mktemp("cudart"))
 
 
 @pytest.fixture(params=[10020, 12060], ids=["cuda10.2", "cuda12.6"])
