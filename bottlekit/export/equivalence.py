@@ -9,8 +9,8 @@
     candidate (ONNX)     image -> full / tail(head) / tail(codec(head)) / baseline -> logits
 
 A lossy coder stands between the halves, and it is not continuous: one code that rounds the other way can move
-many decoded values. So the whole pipe is compared image by image where both sides made the same payload, and
-where they did not, from the candidate's payload on; the codes themselves are held to differ by one step, rarely.
+many decoded values. So the whole pipe is compared image by image where both sides have the same codes, and where
+they have not, from the candidate's payload on; the codes themselves are held to differ by one step, rarely.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bottlekit.device.codecs import Codec
 from bottlekit.device.quantizer import quantize
 from bottlekit.errors import EquivalenceError
 from bottlekit.export.sessions import Array, Function
+
+Codes = npt.NDArray[np.uint8]
 
 # Two FP32 implementations add the same products in another order. A sum of k products is then off by about
 # sqrt(k) * 2^-24 of its size (4e-6 for ResNet's widest convolution, k = 4608), and fifty layers add up: 1e-4 of
@@ -102,12 +105,9 @@ def compare_logits(what: str, reference: Array, candidate: Array, batch: int) ->
     return dataclasses.replace(compare_values(what, reference, candidate, batch), top1_agreement=agreement)
 
 
-def compare_codes(what: str, reference: Array, candidate: Array, bits: int, batch: int) -> Comparison:
-    """Features (n, c, h, w) as the codec sees them: codes may differ by one step, and rarely."""
-    _difference(what, reference, candidate)
-    ours = np.stack([quantize(feature, bits)[0] for feature in reference]).astype(np.int16)
-    theirs = np.stack([quantize(feature, bits)[0] for feature in candidate]).astype(np.int16)
-    steps = np.abs(ours - theirs)
+def compare_codes(what: str, reference: Codes, candidate: Codes, batch: int) -> Comparison:
+    """Codes (n, c, h, w): they may differ by one step, and rarely."""
+    steps = np.abs(reference.astype(np.int16) - candidate.astype(np.int16))
     differing = int(np.count_nonzero(steps))
     # One code may always fall on the other side: of 64 codes it is more than the fraction allows.
     rare = differing <= max(1, CODES_DIFFERING * steps.size)
@@ -118,9 +118,14 @@ def compare_codes(what: str, reference: Array, candidate: Array, bits: int, batc
         max_abs=float(steps.max()),
         mean_abs=float(steps.mean()),
         tolerance=1.0,
-        passed=rare and steps.max() <= 1,
+        passed=bool(rare and steps.max() <= 1),
         codes_differing=differing / steps.size,
     )
+
+
+def codes_of(features: Array, bits: int) -> Codes:
+    """The codes uint8 (n, c, h, w) of features (n, c, h, w), each quantised with its own range."""
+    return np.stack([quantize(feature, bits)[0] for feature in features])
 
 
 def compare_networks(
@@ -132,19 +137,16 @@ def compare_networks(
     """
     ours = reference.head(images)
     theirs = candidate.head(images)
-    comparisons = [
-        compare_values(f"head.{name} feature", ours, theirs, batch),
-        compare_codes(f"head.{name} codes", ours, theirs, codec.bits, batch),
-    ]
-    our_payloads = [codec.encode(feature) for feature in ours]
-    their_payloads = [codec.encode(feature) for feature in theirs]
-    our_decoded = np.stack([codec.decode(payload) for payload in our_payloads])
-    their_decoded = np.stack([codec.decode(payload) for payload in their_payloads])
-    same = np.array([a == b for a, b in zip(our_payloads, their_payloads, strict=True)])
+    comparisons = [compare_values(f"head.{name} feature", ours, theirs, batch)]
+    our_codes, their_codes = codes_of(ours, codec.bits), codes_of(theirs, codec.bits)
+    comparisons.append(compare_codes(f"head.{name} codes", our_codes, their_codes, batch))
+    our_decoded = _round_trip(codec, ours)
+    their_decoded = _round_trip(codec, theirs)
+    same = np.array([np.array_equal(*pair) for pair in zip(our_codes, their_codes, strict=True)])
 
     our_logits = reference.tail(our_decoded)
     our_split = reference.split(images)
-    # Where the payloads differ, what follows is judged from the candidate's payload on.
+    # Where the codes differ, what follows is judged from the candidate's payload on.
     expected = np.where(same[:, None], our_split, reference.tail(their_decoded))
     our_full = reference.full(images)
     comparisons += [
@@ -169,6 +171,11 @@ def require(comparisons: list[Comparison]) -> None:
             "the exported graphs do not compute what the network computes, so nothing was written: "
             + "; ".join(failed)
         )
+
+
+def _round_trip(codec: Codec, features: Array) -> Array:
+    """The features (n, c, h, w) as the other side receives them."""
+    return np.stack([codec.decode(codec.encode(feature)) for feature in features])
 
 
 def _difference(what: str, reference: Array, candidate: Array) -> Array:

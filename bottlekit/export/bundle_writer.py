@@ -1,0 +1,229 @@
+"""From a checkpoint to a bundle that is proved equivalent, or to nothing.
+
+checkpoint --source--> torch network --graphs--> head, tail, full, baseline .onnx   (in a temporary folder)
+                            |                          |
+                            +------- equivalence ------+   any difference: the folder is removed, error
+                                                       |
+                   held-out images ---- measure, golden --> bundle.json, golden.npz --> renamed to its place
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+import bottlekit
+from bottlekit.device.bundle import FORMAT, VERSION, Bundle
+from bottlekit.device.codecs import Codec, codec_from_spec
+from bottlekit.device.files import sha256_of_file, whole_folder, write_json
+from bottlekit.export.equivalence import Comparison, Network, codes_of, compare_networks, require
+from bottlekit.export.graphs import onnx_from_module, write_onnx
+from bottlekit.export.held_out import HeldOut, held_out_from_checkpoint
+from bottlekit.export.measure import Progress, measure, measure_on_random
+from bottlekit.export.networks import WithoutCodec, network_from_folder, network_from_torch
+from bottlekit.export.sessions import Array
+from bottlekit.export.source import Source, Untrained, source_from_file
+from bottlekit.models.macs import macs
+from bottlekit.specs import to_dict
+
+# Inputs of the gate, which also become the golden arrays.
+REAL_IMAGES = 8
+RANDOM_IMAGES = 2
+SEED = 0
+
+
+def _silent(_message: str) -> None:
+    """Nobody listens."""
+
+
+def _no_progress(_done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+def bundle_from_checkpoint(
+    checkpoint_path: str | Path,
+    out_dir: str | Path,
+    split: str | None = None,
+    dynamic_batch: bool = True,
+    images: int | None = None,
+    force: bool = False,
+    command: str = "",
+    data_root: str | Path | None = None,
+    untrained: Untrained | None = None,
+    say: Callable[[str], None] = _silent,
+    progress: Progress = _no_progress,
+) -> Bundle:
+    """Write the bundle of a checkpoint to the folder `out_dir`, whole or not at all, and load it.
+
+    `images` bounds how many held-out images are measured (all of them if None); `data_root` is where the data
+    set lies now; `untrained` puts a unit nobody trained into a backbone; `say` takes notes for people.
+
+    Raises UsageError, UnknownNameError, CheckpointError or DataError for what does not fit (see `source` and
+    `held_out`), and EquivalenceError if a graph does not compute what the network computes.
+    """
+    source = source_from_file(Path(checkpoint_path), split, untrained)
+    held_out = held_out_from_checkpoint(source.checkpoint, Path(data_root) if data_root else None, images, say)
+    samples = gate_inputs(source.network.model.input_size, held_out)
+    codec = codec_from_spec(to_dict(source.network.codec), source.network.feature_shape)
+    with whole_folder(str(out_dir), force=force) as temporary:
+        folder = Path(temporary)
+        opsets = write_graphs(source, folder, dynamic_batch)
+        comparisons = prove(source, folder, codec, samples, dynamic_batch)
+        with network_from_folder(folder, codec, batch=1, baseline=source.baseline is not None) as network:
+            golden = golden_arrays(network, codec, samples)
+        np.savez_compressed(folder / "golden.npz", **golden)
+        if held_out is None:
+            measured = measure_on_random(golden["feature"], codec, _accuracy_of_training(source))
+        else:
+            with network_from_folder(
+                folder, codec, None if dynamic_batch else 1, source.baseline is not None
+            ) as network:
+                measured = measure(network, codec, held_out, source.trained, progress)
+        manifest = {
+            **_description(source, command, dynamic_batch),
+            **measured,
+            "macs": _macs(source),
+            "checkpoint_sha256": source.sha256,
+            "equivalence": [comparison.to_dict() for comparison in comparisons],
+            "files": _files(folder, opsets),
+        }
+        write_json(str(folder / "bundle.json"), manifest)
+        Bundle.load(temporary)
+    return Bundle.load(str(out_dir), verify=False)
+
+
+def write_graphs(source: Source, folder: Path, dynamic_batch: bool) -> dict[str, int]:
+    """Write head, tail, full and (where there is one) baseline .onnx; return {file name: opset read back}."""
+    size = source.network.model.input_size
+    image, feature = torch.zeros(1, 3, size, size), torch.zeros(1, *source.network.feature_shape)
+    parts: list[tuple[str, nn.Module, torch.Tensor, str, str]] = [
+        ("head", source.network.head, image, "image", "feature"),
+        ("tail", source.network.tail, feature, "feature", "logits"),
+        ("full", WithoutCodec(source.network), image, "image", "logits"),
+    ]
+    if source.baseline is not None:
+        parts.append(("baseline", source.baseline, image, "image", "logits"))
+    return {
+        f"{part}.onnx": write_onnx(
+            onnx_from_module(module, example, input_name, output_name, dynamic_batch), folder / f"{part}.onnx"
+        )
+        for part, module, example, input_name, output_name in parts
+    }
+
+
+def prove(source: Source, folder: Path, codec: Codec, samples: Array, dynamic_batch: bool) -> list[Comparison]:
+    """Compare the torch network with the files in `folder` on `samples` (k, 3, h, w): one at a time, and with a
+    dynamic batch all at once too. Raises EquivalenceError if anything differs by more than rounding."""
+    reference = network_from_torch(source.network, source.baseline)
+    comparisons = []
+    for batch in (1, len(samples)) if dynamic_batch else (1,):
+        with network_from_folder(folder, codec, batch, source.baseline is not None) as candidate:
+            comparisons += compare_networks(reference, candidate, codec, samples, batch)
+    require(comparisons)
+    return comparisons
+
+
+def gate_inputs(input_size: int, held_out: HeldOut | None) -> Array:
+    """Network inputs (k, 3, size, size): held-out images spread over the data set, then random ones."""
+    random = np.random.default_rng(SEED)
+    if held_out is None:
+        count = REAL_IMAGES + RANDOM_IMAGES
+        return random.standard_normal((count, 3, input_size, input_size), dtype=np.float32)
+    real_count = min(REAL_IMAGES, len(held_out))
+    real = [held_out.inputs(range(place, place + 1))[0] for place in _spread(real_count, len(held_out))]
+    noise = random.standard_normal((RANDOM_IMAGES, 3, input_size, input_size), dtype=np.float32)
+    return np.concatenate([np.stack(real), noise])
+
+
+def golden_arrays(network: Network, codec: Codec, samples: Array) -> dict[str, Any]:
+    """What every stage must make of `samples` (k, 3, h, w), one at a time, on FP32 ONNX Runtime."""
+    feature = network.head(samples)
+    decoded = np.stack([codec.decode(codec.encode(one)) for one in feature])
+    arrays = {
+        "image": samples,
+        "feature": feature,
+        "codes": codes_of(feature, codec.bits),
+        "decoded": decoded,
+        "logits": network.tail(decoded),
+        "full_logits": network.full(samples),
+    }
+    if network.baseline is not None:
+        arrays["baseline_logits"] = network.baseline(samples)
+    return arrays
+
+
+def _spread(count: int, total: int) -> list[int]:
+    return [place * total // count for place in range(count)]
+
+
+def _accuracy_of_training(source: Source) -> dict[str, Any] | None:
+    """The accuracy in the checkpoint's header, in bundle.json's form; None if it has none."""
+    header = source.checkpoint.accuracy
+    if not source.trained or header.get("split") is None:
+        return None
+    return {
+        "data": source.checkpoint.data.partition(":")[0],
+        "images": header.get("images"),
+        "baseline": header.get("baseline"),
+        "split": header["split"],
+        "measured_on": "checkpoint",
+    }
+
+
+def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str, Any]:
+    network, checkpoint = source.network, source.checkpoint
+    size = network.model.input_size
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": f"{network.model.backbone}-{network.split.name}",
+        "bottlekit": bottlekit.__version__,
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        "model": to_dict(network.model),
+        "split": to_dict(network.split),
+        "bottleneck": to_dict(network.bottleneck),
+        "untrained": not source.trained,
+        "codec": to_dict(network.codec),
+        "input": {"name": "image", "shape": [1, 3, size, size]},
+        "feature": {"name": "feature", "shape": [1, *network.feature_shape]},
+        "output": {"name": "logits", "shape": [1, network.model.num_classes]},
+        "dynamic_batch": dynamic_batch,
+        "preprocessing": to_dict(checkpoint.preprocessing),
+        "classes": list(checkpoint.classes),
+    }
+
+
+def _macs(source: Source) -> dict[str, int | None]:
+    """Multiply-accumulates for one image."""
+    size = source.network.model.input_size
+    return {
+        "head": macs(source.network.head, (1, 3, size, size)),
+        "tail": macs(source.network.tail, (1, *source.network.feature_shape)),
+        "baseline": None if source.baseline is None else macs(source.baseline, (1, 3, size, size)),
+    }
+
+
+def _files(folder: Path, opsets: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """sha256, bytes and (of graphs) opset of every file in the folder, which holds no bundle.json yet."""
+    return {
+        path.name: {
+            "sha256": sha256_of_file(str(path)),
+            "bytes": path.stat().st_size,
+            **({"opset": opsets[path.name]} if path.name in opsets else {}),
+        }
+        for path in sorted(folder.iterdir())
+    }

@@ -1,0 +1,81 @@
+"""Fixtures for every room. This file is Python 3.6 source, because the device tests run there as well; what
+needs torch is imported where it is used."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory):
+    """A plain ResNet-18 for 64 x 64 digits with random weights and lived-in batch norms, as a checkpoint file."""
+    import torch
+
+    from bottlekit.models.backbones import backbone_from_name
+    from bottlekit.models.checkpoint import Checkpoint, save_checkpoint
+    from bottlekit.specs import ModelSpec, Preprocessing
+
+    model = ModelSpec("resnet18", 10, 64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = backbone_from_name(model.backbone, model.num_classes)
+        lived_in(network, torch.randn(8, 3, model.input_size, model.input_size))
+    checkpoint = Checkpoint.from_network(
+        network,
+        model,
+        classes=tuple(str(digit) for digit in range(10)),
+        preprocessing=Preprocessing(resize=64, crop=64),
+        data="digits",
+        accuracy={},
+    )
+    path = tmp_path_factory.mktemp("checkpoint") / "resnet18.safetensors"
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_bundle(small_checkpoint, tmp_path_factory):
+    """A complete real bundle in a few seconds: ResNet-18 at 64 x 64, untrained BottleNet unit at rb1, JPEG 20.
+
+    It is shared by the whole session: read it, copy it, but do not change it.
+    """
+    from bottlekit.export.bundle_writer import bundle_from_checkpoint
+    from bottlekit.export.source import Untrained
+    from bottlekit.specs import BottleneckSpec, CodecSpec
+
+    untrained = Untrained(BottleneckSpec("bottlenet", "rb1", channels=4), CodecSpec("jpeg", 8, 20))
+    return bundle_from_checkpoint(
+        small_checkpoint,
+        tmp_path_factory.mktemp("bundle") / "resnet18-rb1",
+        images=40,
+        untrained=untrained,
+        command="a fixture of the tests",
+    )
+
+
+@pytest.fixture(scope="session", name="lived_in")
+def lived_in_fixture():
+    """The function `lived_in`, for tests elsewhere."""
+    return lived_in
+
+
+def lived_in(network, images):
+    """Give every batch norm of `network` statistics as training leaves them; values stay of order 1.
+
+    Random scales and shifts, means and variances of real forward passes over `images`, then a small error in
+    them, because the running statistics of training are never those of one batch. Ends in evaluation mode.
+    """
+    import torch
+
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0.0, 0.2)
+            norm.momentum = 1.0
+        network.train()
+        network(images)
+        for norm in norms:
+            norm.momentum = 0.1
+            norm.running_mean.add_(0.1 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt())
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
+    network.eval()
+    return network
