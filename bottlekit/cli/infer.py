@@ -1,8 +1,217 @@
 """The verb `bottlekit infer`."""
 
-from bottlekit.errors import BottlekitError
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet
+from bottlekit.errors import DataError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bottlekit.device.bundle import Bundle
+
+# Files in a folder that are taken for images; a file named by itself may be called anything.
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# What a cloud-only client sends for an image that is no JPEG file yet.
+_JPEG_QUALITY = 90
 
 
-def infer() -> None:
-    """To be written."""
-    raise BottlekitError("infer is not written yet")
+def infer(
+    fleet: Annotated[Path, typer.Argument(metavar="FLEET", help="A bundle, or a folder of bundles.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The server that `bottlekit serve` announced.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Where to cut; the fleet's first split without it.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Run both halves here, codec in between.")] = False,
+    mobile_only: Annotated[
+        bool, typer.Option("--mobile-only", help="Run the whole uncompressed network here.")
+    ] = False,
+    cloud_only: Annotated[
+        bool, typer.Option("--cloud-only", help="Send the image as JPEG; the server runs the whole network.")
+    ] = False,
+    top: Annotated[int, typer.Option(help="How many classes to show, best first.")] = 5,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for an answer.")] = 10.0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Classify images: the head here, the tail on a server.
+
+    Start a server with the same fleet first, in another terminal or on another machine:
+
+        bottlekit serve fleet/ --port 9090
+
+        bottlekit infer fleet/ photo.jpg --server localhost:9090
+
+    Every time shown was measured in this run, the first image's includes what happens only once.
+    """
+    set_quiet(quiet)
+    setup = _setup(local, mobile_only, cloud_only)
+    remote = setup in ("collaborative", "cloud-only")
+    if remote and server is None:
+        raise UsageError("--server HOST:PORT is missing; or pass --local or --mobile-only to run without a server")
+    if not remote and server is not None:
+        raise UsageError(f"--{setup} runs on this machine: leave out --server, or leave out --{setup}")
+    address = _address(server) if server is not None else None
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, not {top}")
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
+
+    from bottlekit.device.bundle import fleet_from_path
+
+    paths = [path for image in images for path in _image_files(image)]
+    bundle = _bundle_for_split(fleet_from_path(str(fleet)), split)
+    results = []
+    with _classifier(setup, bundle, address, timeout, top) as classify:
+        for path in paths:
+            result = {"image": str(path), **classify(path)}
+            results.append(result)
+            if not as_json:
+                _show(result)
+    report = {
+        "setup": setup,
+        "server": server,
+        "bundle": {"name": bundle.name, "split": bundle.split["name"], "sha256": bundle.sha256},
+        "images": results,
+    }
+    emit(report, lambda: None, as_json)
+
+
+def _setup(local: bool, mobile_only: bool, cloud_only: bool) -> str:
+    chosen = [
+        name
+        for name, asked in (("local", local), ("mobile-only", mobile_only), ("cloud-only", cloud_only))
+        if asked
+    ]
+    if len(chosen) > 1:
+        raise UsageError(f"choose one of {', '.join('--' + name for name in chosen)}")
+    return chosen[0] if chosen else "collaborative"
+
+
+def _address(text: str) -> tuple[str, int]:
+    """The host and port of HOST:PORT or [IPV6]:PORT."""
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise UsageError(f"--server must be HOST:PORT with a port of 1 to 65535, like localhost:9090, not '{text}'")
+    return host, int(port)
+
+
+def _image_files(path: Path) -> list[Path]:
+    """The image file itself, or all image files below a folder, in order of their names."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+    if not found:
+        raise DataError(f"no image in the folder {path}; it needs files ending in {', '.join(sorted(_SUFFIXES))}")
+    return found
+
+
+def _bundle_for_split(bundles: list[Bundle], split: str | None) -> Bundle:
+    names = [bundle.split["name"] for bundle in bundles]
+    if split is None:
+        if len(bundles) > 1:
+            say(f"cutting at {names[0]}, the first of {', '.join(names)}; choose with --split")
+        return bundles[0]
+    for bundle in bundles:
+        if bundle.split["name"] == split:
+            return bundle
+    raise UnknownNameError("split", split, names, "Choose one of this fleet's with --split.")
+
+
+@contextlib.contextmanager
+def _classifier(
+    setup: str, bundle: Bundle, address: tuple[str, int] | None, timeout_s: float, top: int
+) -> Iterator[Callable[[Path], dict[str, Any]]]:
+    """What classifies one image file in the chosen setup, ready to run."""
+    from bottlekit.device.client import SplitClient
+    from bottlekit.device.images import image_from_file, input_from_image
+    from bottlekit.device.pipeline import local_split_from_bundle, local_whole_from_bundle
+
+    if address is not None:
+        with SplitClient(bundle, *address, timeout_s=timeout_s) as client:
+            if setup == "cloud-only":
+                yield lambda path: _remote_result(bundle, client.infer_cloud_only(_jpeg(path), top), top)
+            else:
+                client.load_head()
+                yield lambda path: _remote_result(bundle, client.infer_image(image_from_file(str(path)), top), top)
+        return
+
+    opened = local_split_from_bundle(bundle) if setup == "local" else local_whole_from_bundle(bundle)
+    with opened as network:
+
+        def classify(path: Path) -> dict[str, Any]:
+            image = input_from_image(image_from_file(str(path)), bundle.preprocessing)
+            outcome = network.infer(image[None])
+            ranked = [(index, float(outcome.logits[index])) for index in (-outcome.logits).argsort(kind="stable")]
+            result = _result(bundle, ranked[:top], outcome.times_ms)
+            if setup == "local":
+                result["payload_bytes"] = outcome.payload_bytes
+            return result
+
+        yield classify
+
+
+def _jpeg(path: Path) -> bytes:
+    """The bytes of a JPEG file as they are; any other image as JPEG."""
+    from bottlekit.device.images import image_from_file, jpeg_from_image
+
+    image = image_from_file(str(path))
+    data = path.read_bytes()
+    return data if data.startswith(b"\xff\xd8\xff") else jpeg_from_image(image, _JPEG_QUALITY)
+
+
+def _remote_result(bundle: Bundle, answer: Any, top: int) -> dict[str, Any]:
+    return {
+        **_result(bundle, answer.top(top), answer.times_ms),
+        "payload_bytes": answer.payload_bytes,
+        "framed_bytes": answer.framed_bytes,
+        "response_bytes": answer.response_bytes,
+    }
+
+
+def _result(bundle: Bundle, ranked: list[tuple[int, float]], times_ms: dict[str, float]) -> dict[str, Any]:
+    best = [
+        {"class": bundle.classes[index], "index": int(index), "logit": round(logit, 6)} for index, logit in ranked
+    ]
+    return {
+        "class": best[0]["class"],
+        "class_index": best[0]["index"],
+        "top": best,
+        "times_ms": {name: round(value, 4) for name, value in times_ms.items()},
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    """Two lines on stdout: what it is, and what that took."""
+    print(f"{result['image']}: {result['class']}")
+    print("  classes  " + ", ".join(f"{item['class']} {item['logit']:.2f}" for item in result["top"]))
+    print("  time     " + _time_line(result["times_ms"]))
+    if "framed_bytes" in result:
+        print(
+            f"  bytes    {result['payload_bytes']} payload, {result['framed_bytes']} sent with framing, "
+            f"{result['response_bytes']} received"
+        )
+    elif "payload_bytes" in result:
+        print(f"  bytes    {result['payload_bytes']} payload (not sent)")
+
+
+def _time_line(times_ms: dict[str, float]) -> str:
+    """The total on this machine's clock and its parts; the server's own times in brackets."""
+    here = {name: value for name, value in times_ms.items() if name in ("head", "encode", "round_trip")}
+    if "round_trip" not in here:
+        here = times_ms
+    there = {name: value for name, value in times_ms.items() if name not in here}
+    line = f"{sum(here.values()):.2f} ms = " + " + ".join(
+        f"{name.replace('_', ' ')} {value:.2f}" for name, value in here.items()
+    )
+    if there:
+        line += " (server: " + ", ".join(f"{name} {value:.2f}" for name, value in there.items()) + ")"
+    return line
