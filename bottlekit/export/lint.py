@@ -31,7 +31,7 @@ _REDUCTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class ParserFacts:
-    """What decides which rules apply: TensorRT's version as (major, minor), its opset ceiling, how batches are built.
+    """What decides which rules apply: TensorRT as (major, minor), the newest opset it reads, how batches are built.
 
     `has_profile` says that the build gives every free dimension a range.
     """

@@ -38,7 +38,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name, text", [(name, text) for name, texts in SAID.items() for text in texts])
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in SAID.items() for text in texts])
 def test_each_known_text_has_its_cause(name, text):
     assert classify(text).name == name
 
@@ -60,7 +60,7 @@ def test_an_empty_log_says_so():
 
 
 @pytest.mark.parametrize(
-    "status, name",
+    ("status", "name"),
     [(137, "killed"), (-9, "killed"), (-4, "illegal-instruction"), (139, "crashed"), (-11, "crashed")],
 )
 def test_exit_states_that_mean_something(status, name):
