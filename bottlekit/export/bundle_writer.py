@@ -24,7 +24,14 @@ import bottlekit
 from bottlekit.device.bundle import FORMAT, VERSION, Bundle
 from bottlekit.device.codecs import Codec, codec_from_spec
 from bottlekit.device.files import sha256_of_file, whole_folder, write_json
-from bottlekit.export.equivalence import Comparison, Network, codes_of, compare_networks, require
+from bottlekit.export.equivalence import (
+    Comparison,
+    Network,
+    codes_of,
+    compare_network,
+    expected_from_network,
+    require,
+)
 from bottlekit.export.graphs import onnx_from_module, write_onnx
 from bottlekit.export.held_out import HeldOut, held_out_from_checkpoint
 from bottlekit.export.measure import Progress, measure, measure_on_random
@@ -122,11 +129,11 @@ def write_graphs(source: Source, folder: Path, dynamic_batch: bool) -> dict[str,
 def prove(source: Source, folder: Path, codec: Codec, samples: Array, dynamic_batch: bool) -> list[Comparison]:
     """Compare the torch network with the files in `folder` on `samples` (k, 3, h, w): one at a time, and with a
     dynamic batch all at once too. Raises EquivalenceError if anything differs by more than rounding."""
-    reference = network_from_torch(source.network, source.baseline)
+    expected = expected_from_network(network_from_torch(source.network, source.baseline), codec, samples)
     comparisons = []
     for batch in (1, len(samples)) if dynamic_batch else (1,):
         with network_from_folder(folder, codec, batch, source.baseline is not None) as candidate:
-            comparisons += compare_networks(reference, candidate, codec, samples, batch)
+            comparisons += compare_network(expected, candidate, codec, batch)
     require(comparisons)
     return comparisons
 

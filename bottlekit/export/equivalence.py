@@ -55,6 +55,24 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class Expected:
+    """What the reference makes of `images` (n, 3, h, w), stage by stage, and its tail for other features.
+
+    feature, codes, decoded (n, c, h', w'); logits = tail(decoded), split, full, baseline (n, classes).
+    """
+
+    images: Array
+    feature: Array
+    codes: Codes
+    decoded: Array
+    logits: Array
+    split: Array
+    full: Array
+    baseline: Array | None
+    tail: Function
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
     """What was compared, over how many samples in batches of `batch`, and how it came out.
 
@@ -128,38 +146,51 @@ def codes_of(features: Array, bits: int) -> Codes:
     return np.stack([quantize(feature, bits)[0] for feature in features])
 
 
-def compare_networks(
-    reference: Network, candidate: Network, codec: Codec, images: Array, batch: int, name: str = "onnx"
+def expected_from_network(network: Network, codec: Codec, images: Array) -> Expected:
+    """Run the reference once over `images` (n, 3, h, w)."""
+    feature = network.head(images)
+    decoded = _round_trip(codec, feature)
+    return Expected(
+        images=images,
+        feature=feature,
+        codes=codes_of(feature, codec.bits),
+        decoded=decoded,
+        logits=network.tail(decoded),
+        split=network.split(images),
+        full=network.full(images),
+        baseline=None if network.baseline is None else network.baseline(images),
+        tail=network.tail,
+    )
+
+
+def compare_network(
+    expected: Expected, candidate: Network, codec: Codec, batch: int, name: str = "onnx"
 ) -> list[Comparison]:
-    """All comparisons of the drawing above over `images` (n, 3, h, w); `name` is the candidate's file ending.
+    """All comparisons of the drawing above; `name` is the candidate's file ending.
 
     `batch` is how many images the candidate takes at a time; it is recorded, the candidate itself cuts them up.
     """
-    ours = reference.head(images)
-    theirs = candidate.head(images)
-    comparisons = [compare_values(f"head.{name} feature", ours, theirs, batch)]
-    our_codes, their_codes = codes_of(ours, codec.bits), codes_of(theirs, codec.bits)
-    comparisons.append(compare_codes(f"head.{name} codes", our_codes, their_codes, batch))
-    our_decoded = _round_trip(codec, ours)
-    their_decoded = _round_trip(codec, theirs)
-    same = np.array([np.array_equal(*pair) for pair in zip(our_codes, their_codes, strict=True)])
-
-    our_logits = reference.tail(our_decoded)
-    our_split = reference.split(images)
-    # Where the codes differ, what follows is judged from the candidate's payload on.
-    expected = np.where(same[:, None], our_split, reference.tail(their_decoded))
-    our_full = reference.full(images)
-    comparisons += [
-        compare_logits("the network with its codec = its tail(codec(head))", our_split, our_logits, batch),
-        compare_logits(f"tail.{name} logits", our_logits, candidate.tail(our_decoded), batch),
-        compare_logits(f"tail.{name}(head.{name}) logits", our_full, candidate.tail(theirs), batch),
-        compare_logits(f"full.{name} logits", our_full, candidate.full(images), batch),
-        compare_logits(f"tail.{name}(codec(head.{name})) logits", expected, candidate.tail(their_decoded), batch),
-    ]
-    if reference.baseline is not None and candidate.baseline is not None:
-        comparisons.append(
-            compare_logits(f"baseline.{name} logits", reference.baseline(images), candidate.baseline(images), batch)
-        )
+    feature = candidate.head(expected.images)
+    comparisons = [compare_values(f"head.{name} feature", expected.feature, feature, batch)]
+    codes = codes_of(feature, codec.bits)
+    decoded = _round_trip(codec, feature)
+    split = expected.split.copy()
+    for place in range(len(split)):
+        if not np.array_equal(codes[place], expected.codes[place]):
+            # Another code, another payload: what follows is judged from the candidate's payload on.
+            split[place] = expected.tail(decoded[place : place + 1])[0]
+    logits = (
+        ("the network with its codec = its tail(codec(head))", expected.split, expected.logits),
+        (f"tail.{name} logits", expected.logits, candidate.tail(expected.decoded)),
+        (f"tail.{name}(head.{name}) logits", expected.full, candidate.tail(feature)),
+        (f"full.{name} logits", expected.full, candidate.full(expected.images)),
+        (f"tail.{name}(codec(head.{name})) logits", split, candidate.tail(decoded)),
+    )
+    comparisons.append(compare_codes(f"head.{name} codes", expected.codes, codes, batch))
+    comparisons += [compare_logits(what, ours, theirs, batch) for what, ours, theirs in logits]
+    if expected.baseline is not None and candidate.baseline is not None:
+        theirs = candidate.baseline(expected.images)
+        comparisons.append(compare_logits(f"baseline.{name} logits", expected.baseline, theirs, batch))
     return comparisons
 
 

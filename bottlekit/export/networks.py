@@ -12,7 +12,7 @@ from torch import nn
 
 from bottlekit.device.codecs import Codec
 from bottlekit.export.equivalence import Network
-from bottlekit.export.sessions import Array, Function, graph_from_file, in_batches
+from bottlekit.export.sessions import Array, Function, graph_from_file
 from bottlekit.models.network import SplitNetwork
 
 
@@ -26,7 +26,8 @@ class WithoutCodec(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) -> (n, classes)."""
-        return torch.as_tensor(self.network(image, with_codec=False))
+        logits: torch.Tensor = self.network(image, with_codec=False)
+        return logits
 
 
 def network_from_torch(network: SplitNetwork, baseline: nn.Module | None) -> Network:
@@ -62,4 +63,4 @@ def _function(module: nn.Module) -> Function:
             output: Array = module(torch.from_numpy(samples)).numpy()
         return output
 
-    return in_batches(run, 1)
+    return run
