@@ -220,7 +220,11 @@ def accuracy_picture(profile: Values) -> Picture:
         for number, entry in enumerate(entries):
             point = (entry["payload_bytes"]["mean"], 100 * entry["accuracy"]["split"])
             axes.plot(*point, "o", color=drawing.BLUE, markersize=9, label=None if number else "collaborative")
-            _beside(axes, *point, str(entry["bundle"]["split"]))
+            # Above and below in turn, so that the names of near splits do not cover each other.
+            axes.annotate(
+                str(entry["bundle"]["split"]), point, (0, 11 if number % 2 == 0 else -12),
+                textcoords="offset points", ha="center", va="center", fontsize=9,
+            )  # fmt: skip
         if jpeg and jpeg.get("accuracy") is not None:
             point = (jpeg["mean"], 100 * jpeg["accuracy"])
             values.append(point[1])

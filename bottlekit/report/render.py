@@ -142,7 +142,10 @@ def _markdown_text(text: str) -> str:
 
 
 def csv_from_table(table: Table) -> str:
-    """The table as CSV: numbers in full, and after each column of numbers one with the words of its origin."""
+    """The table as CSV: numbers in full, and after each column of numbers one with the words of its origin.
+
+    Words are put on one line.
+    """
     numeric = [bool(column.unit) for column in table.columns]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -154,6 +157,7 @@ def csv_from_table(table: Table) -> str:
         fields: list[object] = []
         for cell, has_origin in zip(row, numeric, strict=True):
             value = "" if cell.value is None else cell.value
+            value = " ".join(value.split()) if isinstance(value, str) else value
             fields += [value, cell.origin] if has_origin else [value]
         writer.writerow(fields)
     return out.getvalue()
@@ -202,13 +206,14 @@ def _html_head(table: Table) -> list[str]:
     previous = ""
     for column in table.columns:
         unit = f" <small>{column.unit}</small>" if column.unit else ""
+        number = ' class="number"' if column.unit else ""
         title = f"{html.escape(column.title)}{unit}"
         if grouped and column.group:
-            second.append(f'<th scope="col">{title}</th>')
+            second.append(f'<th scope="col"{number}>{title}</th>')
             if column.group != previous:
                 span = sum(other.group == column.group for other in table.columns)
                 first.append(f'<th scope="colgroup" colspan="{span}">{html.escape(column.group)}</th>')
         else:
-            first.append(f'<th scope="col"{" rowspan=2" if grouped else ""}>{title}</th>')
+            first.append(f'<th scope="col"{number}{" rowspan=2" if grouped else ""}>{title}</th>')
         previous = column.group
     return [f"<tr>{''.join(row)}</tr>" for row in (first, second) if row]

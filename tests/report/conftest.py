@@ -1,10 +1,14 @@
-"""A profile and plans as the verbs write them, small and made up, for the tests of the report."""
+"""A profile and plans as the verbs write them, small and made up, for the tests of the report.
+
+Latencies, bytes and accuracies are invented; the plans are the planner's own for them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pytest
 
 from bottlekit.planning import link_from_name, plan_from_profile
 from bottlekit.report.examples import Example, examples_picture
@@ -40,7 +44,7 @@ def phase(median_ms: float, seed: int) -> dict[str, Any]:
 def entry(index: int) -> dict[str, Any]:
     """The profile's entry of the split behind residual block `index`."""
     split = f"rb{index}"
-    mean = 420.0 - 60 * index
+    mean = 420.0 / (1 + 0.2 * (index - 1))
     return {
         "bundle": {
             "name": f"resnet18-{split}",
@@ -120,3 +124,23 @@ def example_report(splits: int = 2) -> DemoReport:
         ],
         profile=profile,
     )
+
+
+@pytest.fixture
+def profile() -> dict[str, Any]:
+    return example_profile()
+
+
+@pytest.fixture
+def plans(profile: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return example_plans(profile)
+
+
+@pytest.fixture
+def images() -> list[Example]:
+    return example_images()
+
+
+@pytest.fixture(scope="session")
+def report() -> DemoReport:
+    return example_report()
