@@ -13,7 +13,7 @@ import pytest
 
 from bottlekit.report.html import DemoReport, html_report
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = pytest.mark.browser
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
