@@ -1,0 +1,138 @@
+"""From a bundle to engines: one compiled file and one sidecar for each part.
+
+::
+
+    Bundle + TargetSpec --> Job per part --cached_engine--> nothing to do
+                                         \\--compile_engine--> <bundle>-<part>-<target>.plan|.onnx + .json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import bottlekit
+from bottlekit.build import cpu, rtx
+from bottlekit.build.cache import cached_engine, key_for
+from bottlekit.build.job import Compiled, Job, max_batch_for, precision_for
+from bottlekit.device.bundle import PARTS, Bundle
+from bottlekit.device.engine import FORMAT, VERSION, Engine, sidecar_path
+from bottlekit.device.files import sha256_of_file, whole_file, write_json
+from bottlekit.errors import EngineError, UnknownNameError, UsageError
+from bottlekit.targets.availability import require_buildable
+from bottlekit.targets.loader import TargetSpec
+
+# What builds each kind of engine; every one of them has `key_of(job)` and `compile_engine(job, path)`.
+COMPILERS: dict[str, ModuleType] = {"onnxruntime": cpu, "tensorrt_rtx": rtx}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What happens to one job, for whoever watches.
+
+    `state` is "compiling" (then `why` says why an earlier engine is not kept, None if there was none), "cached"
+    or "built" (then `engine` is there).
+    """
+
+    job: Job
+    state: str
+    why: str | None = None
+    engine: Engine | None = None
+
+
+def build_bundle(
+    bundle: Bundle,
+    target: TargetSpec,
+    out_dir: Path,
+    parts: Sequence[str] | None = None,
+    precision: str | None = None,
+    max_batch: int | None = None,
+    force: bool = False,
+    progress: Callable[[Step], None] | None = None,
+    command: str = "",
+) -> list[Engine]:
+    """Build engines of a bundle for a target into `out_dir`; those that are there already are kept.
+
+    `parts` None builds every part that the bundle has; `precision` None takes the target's first;
+    `force` builds again what could be kept. `command` goes into the sidecars.
+
+    Raises:
+        TargetError: this machine cannot build for the target.
+        UsageError: parts, a precision or a batch that the bundle or the target does not have.
+        EngineError: a compiler refused a graph, or an engine computes something else. Nothing is left of it.
+    """
+    require_buildable(target)
+    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch)
+    return [_build(job, force, progress or _ignore, command) for job in jobs]
+
+
+def jobs_for(
+    bundle: Bundle,
+    target: TargetSpec,
+    out_dir: Path,
+    parts: Sequence[str] | None,
+    precision: str | None,
+    max_batch: int | None,
+) -> list[Job]:
+    """The jobs that `build_bundle` does, in the order of PARTS; UsageError for what cannot be asked."""
+    for part in parts or ():
+        if part not in PARTS:
+            raise UnknownNameError("part", part, PARTS)
+        if part not in bundle.parts:
+            raise UsageError(f"the bundle {bundle.name} has no {part}; it has: {', '.join(bundle.parts)}")
+    wanted = [part for part in bundle.parts if not parts or part in parts]
+    chosen, batch = precision_for(target, precision), max_batch_for(bundle, target, max_batch)
+    return [Job(bundle, part, target, chosen, batch, out_dir) for part in wanted]
+
+
+def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str) -> Engine:
+    compiler = COMPILERS[job.target.kind]
+    key = key_for(job, compiler.key_of(job))
+    engine, why = cached_engine(job, key)
+    if engine is not None and not force:
+        progress(Step(job, "cached", engine=engine))
+        return engine
+    progress(Step(job, "compiling", why="rebuilding: --force was given" if engine is not None else why))
+    path = str(job.engine_path)
+    try:
+        with whole_file(path) as temporary:
+            compiled: Compiled = compiler.compile_engine(job, Path(temporary))
+            sidecar = _sidecar(job, key, compiled, temporary, command)
+        # A crash between the two leaves an engine that its sidecar does not fit: the hash tells, and it is rebuilt.
+        write_json(sidecar_path(path), sidecar)
+    except OSError as error:
+        raise EngineError(
+            f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
+        ) from error
+    engine = Engine(path, sidecar)
+    progress(Step(job, "built", engine=engine))
+    return engine
+
+
+def _sidecar(job: Job, key: dict[str, Any], compiled: Compiled, engine_path: str, command: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "bundle": {"name": job.bundle.name, "sha256": job.bundle.sha256},
+        "part": job.part,
+        "target": job.target.name,
+        "kind": job.target.kind,
+        "precision": job.precision,
+        "key": key,
+        "engine_sha256": sha256_of_file(engine_path),
+        "engine_bytes": os.path.getsize(engine_path),
+        "build_ms": compiled.build_ms,
+        "golden": compiled.golden,
+        **({} if compiled.lowered is None else {"lowered": compiled.lowered}),
+        "log": list(compiled.log),
+        "command": command,
+        "bottlekit": bottlekit.__version__,
+    }
+
+
+def _ignore(_step: Step) -> None:
+    """Nobody watches."""

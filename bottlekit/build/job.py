@@ -1,0 +1,87 @@
+"""One engine to build, and what building it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from bottlekit.device.bundle import Bundle
+from bottlekit.device.engine import engine_file_name
+from bottlekit.errors import UsageError
+from bottlekit.targets.loader import Precision, TargetSpec
+
+# The largest batch that an engine takes where the graph takes any and nobody said otherwise.
+DEFAULT_MAX_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One part of a bundle, to be compiled for a target.
+
+    `max_batch` is the largest batch the engine shall take; None where the compiler does not ask for one.
+    """
+
+    bundle: Bundle
+    part: str
+    target: TargetSpec
+    precision: Precision
+    max_batch: int | None
+    folder: Path
+
+    @property
+    def onnx_path(self) -> Path:
+        """The FP32 graph in the bundle."""
+        return Path(self.bundle.onnx_path(self.part))
+
+    @property
+    def engine_path(self) -> Path:
+        """Where the engine goes."""
+        return self.folder / engine_file_name(self.bundle.name, self.part, self.target.name, self.target.kind)
+
+    def __str__(self) -> str:
+        return f"{self.bundle.name} {self.part}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What a compiler gives beside the engine file itself.
+
+    `golden` is the comparison with the bundle's golden outputs, or why there was none; `lowered` the comparison
+    of the lowered graph with the original one, where the graph was lowered; `log` the compiler's own words.
+    """
+
+    build_ms: float
+    golden: dict[str, Any]
+    lowered: dict[str, Any] | None = None
+    log: tuple[str, ...] = ()
+
+
+def precision_for(target: TargetSpec, asked: str | None) -> Precision:
+    """The precision to build with: the one asked for, or the target's first; UsageError if it has none such."""
+    if asked is None:
+        return target.precisions[0]
+    for precision in target.precisions:
+        if precision == asked:
+            return precision
+    raise UsageError(f"--precision {asked} is not for {target.name}; it builds: {', '.join(target.precisions)}")
+
+
+def max_batch_for(bundle: Bundle, target: TargetSpec, asked: int | None) -> int | None:
+    """The largest batch of an engine; None for ONNX Runtime, which takes whatever the graph takes."""
+    if asked is not None and asked < 1:
+        raise UsageError(f"--max-batch must be at least 1, not {asked}")
+    if target.kind == "onnxruntime":
+        if asked is not None:
+            raise UsageError(
+                f"--max-batch is not for {target.name}: its engines take any batch that the bundle's graphs take"
+            )
+        return None
+    if bundle.dynamic_batch:
+        return DEFAULT_MAX_BATCH if asked is None else asked
+    if asked is not None and asked != 1:
+        raise UsageError(
+            f"--max-batch {asked}: {bundle.name} was exported for one image at a time; "
+            "export it with a dynamic batch to build engines that take more"
+        )
+    return 1

@@ -1,0 +1,93 @@
+"""What this machine can build for, and run, and why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bottlekit.errors import TargetError
+from bottlekit.targets.loader import TargetSpec, all_targets
+
+# Python packages that a build needs, and the extra of bottlekit that brings them.
+_BUILD_PACKAGES = {
+    "onnxruntime": (("onnxruntime", "bottlekit"),),
+    "tensorrt_rtx": (
+        ("tensorrt_rtx", "bottlekit[rtx]"),
+        ("onnx", "bottlekit[build]"),
+        ("onnxconverter_common", "bottlekit[build]"),
+        ("onnxruntime", "bottlekit"),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Availability:
+    """Whether this machine can build for a target and run its engines; each `why_not` is None if it can."""
+
+    target: str
+    compiler: str | None
+    why_not_build: str | None
+    why_not_run: str | None
+
+    @property
+    def builds(self) -> bool:
+        """Whether `bottlekit build` can make engines for the target here."""
+        return self.why_not_build is None
+
+    @property
+    def runs(self) -> bool:
+        """Whether engines of the target run here."""
+        return self.why_not_run is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"builds": self.builds, "runs": self.runs, **dataclasses.asdict(self)}
+
+
+def availability(target: TargetSpec) -> Availability:
+    """Look at the packages and the GPUs of this machine; nothing heavy is imported."""
+    return Availability(target.name, _compiler(target), _why_not_build(target), _why_not_run(target))
+
+
+def require_buildable(target: TargetSpec) -> None:
+    """Raise TargetError, with what to do, unless this machine can build for the target."""
+    why_not = availability(target).why_not_build
+    if why_not is not None:
+        raise TargetError(f"cannot build for {target.name} on this machine: {why_not}")
+
+
+def nvidia_gpu_is_here() -> bool:
+    """Whether the NVIDIA driver shows a GPU (a card, or a Jetson's own); no library is loaded to find out."""
+    return any(Path(path).exists() for path in ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu"))
+
+
+def _compiler(target: TargetSpec) -> str | None:
+    """What would compile for the target here, with its version; None if it is not installed."""
+    try:
+        return f"{target.kind} {metadata.version(target.kind)}"
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _why_not_build(target: TargetSpec) -> str | None:
+    if target.kind not in _BUILD_PACKAGES:
+        here = [other.name for other in all_targets() if other.kind in _BUILD_PACKAGES]
+        return (
+            f"it needs {target.tensorrt} on the device itself, which this version of bottlekit does not drive; "
+            f"it builds for: {', '.join(here)}"
+        )
+    for package, extra in _BUILD_PACKAGES[target.kind]:
+        if importlib.util.find_spec(package) is None:
+            return f"the Python package '{package}' is not installed; type: pip install '{extra}'"
+    return None
+
+
+def _why_not_run(target: TargetSpec) -> str | None:
+    if target.kind == "onnxruntime":
+        return _why_not_build(target)
+    if not nvidia_gpu_is_here():
+        return f"no GPU on this machine: the engines need one with SM {target.sm}"
+    return "this version of bottlekit does not run TensorRT plans"
