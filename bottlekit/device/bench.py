@@ -1,0 +1,237 @@
+"""How long each phase of a split inference takes on this machine, measured alone.
+
+    bundle, engines --a process per phase--> load, compare with golden, warm up, time --> samples, statistics
+
+Two thread pools in one process take each other's cores and give false numbers, so every phase is timed in a
+process of its own that holds one engine. Nothing is timed before its outputs were compared, raw samples are kept,
+and a percentile is given only where there are enough of them (`stats`).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from . import errors
+from .bundle import PARTS, Bundle
+from .engine import Engine
+from .errors import BottlekitError, EngineError, UnknownNameError, UsageError
+from .phases import Phase, check_engine, check_phase, loaded_phase, phases_of_bundle
+from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
+
+FORMAT = "bottlekit-profile"
+VERSION = 1
+
+# A warm-up window lasts this fraction of the time allowed, and holds enough calls for a median.
+_WINDOW_FRACTION = 0.1
+_WINDOW_CALLS = MINIMUM_COUNTS[50]
+
+
+class Effort(NamedTuple):
+    """How long to measure a phase: until it has `min_samples`, or for `max_seconds` if that comes first.
+
+    Before that it runs until three successive windows agree, `warm_up_seconds` at most.
+    """
+
+    min_samples: int = MINIMUM_COUNTS[99]
+    max_seconds: float = 20.0
+    warm_up_seconds: float = 2.0
+
+
+# Enough for p90, and not for longer.
+QUICK = Effort(min_samples=MINIMUM_COUNTS[90], max_seconds=3.0, warm_up_seconds=0.5)
+
+
+def bench_bundle(
+    bundle: Bundle,
+    engines: Dict[str, Engine],
+    phases: Optional[Sequence[str]] = None,
+    effort: Optional[Effort] = None,
+    threads: Optional[int] = None,
+    in_process: bool = False,
+    on_phase: Callable[[str], None] = lambda phase: None,
+) -> Dict[str, Any]:
+    """Measure a bundle's phases; returns its entry for a profile.
+
+    Args:
+        bundle: what is measured.
+        engines: part -> engine; every phase that is no codec's needs one.
+        phases: which; None for all that the bundle has.
+        effort: how long; None for enough samples for every percentile.
+        threads: for one operator of an engine; None for all cores.
+        in_process: measure in this process; the numbers are then only indicative.
+        on_phase: called with a phase's name before it is measured.
+
+    Raises:
+        EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
+        CodecError: the codec gives other values than where the bundle was exported.
+        UsageError: an effort that makes no sense, or an unknown phase.
+    """
+    effort = checked_effort(effort if effort is not None else Effort())
+    known = phases_of_bundle(bundle)
+    chosen = known if phases is None else list(phases)
+    # All engines first: nobody should wait for minutes to learn that the last one is missing.
+    for phase in chosen:
+        if phase not in known:
+            raise UnknownNameError("phase", phase, known)
+        if phase in PARTS:
+            check_engine(bundle, phase, engines.get(phase))
+    measured = {}
+    for phase in chosen:
+        on_phase(phase)
+        engine = engines.get(phase)
+        if in_process:
+            measured[phase] = bench_phase(bundle, phase, engine, effort, threads)
+        else:
+            measured[phase] = _bench_phase_apart(bundle, phase, engine, effort, threads)
+    manifest = bundle.manifest
+    return {
+        "bundle": {
+            "name": bundle.name,
+            "sha256": bundle.sha256,
+            "split": bundle.split["name"],
+            "split_index": bundle.split["index"],
+            "backbone": manifest["model"]["backbone"],
+        },
+        "accuracy": manifest["accuracy"],
+        "payload_bytes": manifest["payload_bytes"],
+        "input_jpeg_bytes": manifest.get("input_jpeg_bytes"),
+        "framed_bytes": None,
+        "phases": measured,
+    }
+
+
+def profile_from_entries(
+    entries: List[Dict[str, Any]], target: str, environment: Dict[str, Any], bottlekit: str, command: str
+) -> Dict[str, Any]:
+    """The document profile.json: the entries of `bench_bundle`, and on what and with what they were measured."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "bottlekit": bottlekit,
+        "command": command,
+        "target": target,
+        "environment": environment,
+        "bundles": entries,
+    }
+
+
+def checked_effort(effort: Effort) -> Effort:
+    """`effort` if it makes sense, UsageError naming the option otherwise."""
+    if effort.min_samples < MINIMUM_COUNTS[50]:
+        raise UsageError("--samples must be at least {}, not {}".format(MINIMUM_COUNTS[50], effort.min_samples))
+    for name, value in (("--seconds", effort.max_seconds), ("--warm-up", effort.warm_up_seconds)):
+        if not 0 < value < float("inf"):
+            raise UsageError("{} must be a positive number, not {}".format(name, value))
+    return effort
+
+
+def bench_phase(
+    bundle: Bundle, phase: str, engine: Optional[Engine], effort: Effort, threads: Optional[int] = None
+) -> Dict[str, Any]:
+    """Load one phase, compare it with the golden outputs, warm it up and time it, in this process."""
+    with loaded_phase(bundle, phase, engine, threads) as loaded:
+        golden = check_phase(loaded)
+        warm_up = _warm_up(loaded, effort.warm_up_seconds)
+        samples_ms = timed_calls(loaded, effort.min_samples, effort.max_seconds)
+    return {
+        "origin": "measured",
+        "kind": None if engine is None else engine.kind,
+        "precision": None if engine is None else engine.precision,
+        "engine_sha256": None if engine is None else engine.sha256,
+        "golden": golden,
+        "warm_up": warm_up,
+        "samples_ms": samples_ms,
+        "summary": summary(samples_ms),
+    }
+
+
+def timed_calls(
+    phase: Phase, min_samples: int, max_seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> List[float]:
+    """Run the golden inputs in turn and time each call; the samples in ms, in the order they were taken.
+
+    Ends with `min_samples`, or after `max_seconds` with at least as many as a median needs.
+    """
+    samples_ms: List[float] = []
+    run, count = phase.run, phase.samples
+    begun = clock()
+    while len(samples_ms) < min_samples:
+        i = len(samples_ms) % count
+        started = clock()
+        run(i)
+        ended = clock()
+        samples_ms.append(round((ended - started) * 1e3, 6))
+        if ended - begun >= max_seconds and len(samples_ms) >= MINIMUM_COUNTS[50]:
+            break
+    return samples_ms
+
+
+def _warm_up(phase: Phase, seconds: float, clock: Callable[[], float] = time.perf_counter) -> Dict[str, Any]:
+    """Run until the medians of three successive windows agree, or until `seconds` are over."""
+    medians: List[float] = []
+    calls, stable, begun = 0, False, clock()
+    while not stable and clock() - begun < seconds:
+        window: List[float] = []
+        window_begun = clock()
+        while len(window) < _WINDOW_CALLS or clock() - window_begun < seconds * _WINDOW_FRACTION:
+            started = clock()
+            phase.run(calls % phase.samples)
+            window.append((clock() - started) * 1e3)
+            calls += 1
+            if clock() - begun >= seconds:
+                break
+        median = percentile_ms(window, 50)
+        if median is not None:
+            medians.append(median)
+        stable = len(medians) >= WINDOWS and medians_agree(medians[-WINDOWS:])
+    return {"calls": calls, "seconds": round(clock() - begun, 3), "stable": stable}
+
+
+def _bench_phase_apart(
+    bundle: Bundle, phase: str, engine: Optional[Engine], effort: Effort, threads: Optional[int]
+) -> Dict[str, Any]:
+    """`bench_phase` in a new process, which holds nothing but this phase."""
+    job = {
+        "bundle": os.path.abspath(bundle.path),
+        "phase": phase,
+        "engine": None if engine is None else os.path.abspath(engine.path),
+        "effort": list(effort),
+        "threads": threads,
+    }
+    # The folder, or the zip file, that holds the package.
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    variables = dict(os.environ)
+    variables["PYTHONPATH"] = os.pathsep.join(path for path in (root, variables.get("PYTHONPATH")) if path)
+    worker = subprocess.run(
+        [sys.executable, "-m", "bottlekit.device.bench_worker"],
+        input=json.dumps(job).encode("utf-8"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=variables,
+    )
+    try:
+        answer = json.loads(worker.stdout.decode("utf-8"))
+    except ValueError:
+        lines = worker.stderr.decode("utf-8", "replace").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        raise EngineError(
+            "the process that measured the {} of {} ended with code {}: {}".format(
+                phase, bundle.name, worker.returncode, last
+            )
+        )
+    if "error" in answer:
+        raise _error_from_worker(answer["error"])
+    result: Dict[str, Any] = answer["result"]
+    return result
+
+
+def _error_from_worker(error: Dict[str, str]) -> BottlekitError:
+    """The worker's error in this process: the same class where a message alone makes one, the same words."""
+    kind = getattr(errors, error["kind"], EngineError)
+    if issubclass(kind, UsageError):
+        return UsageError(error["message"])
+    made: BottlekitError = kind(error["message"])
+    return made

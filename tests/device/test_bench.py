@@ -1,0 +1,316 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from bottlekit.device import bench, phases
+from bottlekit.device.bench import (
+    QUICK,
+    Effort,
+    bench_bundle,
+    bench_phase,
+    profile_from_entries,
+    timed_calls,
+)
+from bottlekit.device.bundle import Bundle
+from bottlekit.device.engine import Engine, engine_file_name, sidecar_path
+from bottlekit.device.errors import CodecError, EngineError, UnknownNameError, UsageError
+from bottlekit.device.files import sha256_of_file
+from bottlekit.device.phases import Phase, check_phase, loaded_phase, phases_of_bundle
+from bottlekit.device.stats import MINIMUM_COUNTS, summary
+
+FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
+SHORT = Effort(min_samples=8, max_seconds=5.0, warm_up_seconds=0.02)
+
+
+@pytest.fixture
+def bundle():
+    return Bundle.load(os.path.join(FLEET, "rb1"))
+
+
+@pytest.fixture
+def engine_of(tmp_path, bundle):
+    """A function that writes an engine of `bundle` as build would; keywords replace fields of the sidecar."""
+
+    def write(part, source=None, **changes):
+        path = str(tmp_path / engine_file_name(bundle.name, part, "cpu", "onnxruntime"))
+        shutil.copy(source or bundle.onnx_path(part), path)
+        sidecar = {
+            "format": "bottlekit-engine",
+            "version": 1,
+            "bundle": {"name": bundle.name, "sha256": bundle.sha256},
+            "part": part,
+            "target": "cpu",
+            "kind": "onnxruntime",
+            "precision": "fp32",
+            "key": {},
+            "engine_sha256": sha256_of_file(path),
+            "engine_bytes": os.path.getsize(path),
+            "build_ms": 1.0,
+            "golden": {"compared": True, "max_abs": 0.0},
+            "log": [],
+            "command": "a test",
+            "bottlekit": "0",
+        }
+        sidecar.update(changes)
+        with open(sidecar_path(path), "w") as file:
+            json.dump(sidecar, file)
+        return Engine.load(path)
+
+    return write
+
+
+@pytest.fixture
+def engines(engine_of, bundle):
+    return {part: engine_of(part) for part in bundle.parts}
+
+
+class Clock:
+    """Time that passes only when somebody works: `work(ms)`."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, ms):
+        self.now += ms / 1e3
+
+
+def phase_of(run, samples=3, expected=None, norm="max_abs", tolerance=0.0):
+    expected = np.zeros((samples, 1)) if expected is None else expected
+    return Phase("head", samples, run, lambda result: result, expected, norm, tolerance, None)
+
+
+# The loop
+
+
+def test_every_call_is_timed_alone_and_inputs_take_turns():
+    clock, seen = Clock(), []
+
+    def run(i):
+        seen.append(i)
+        clock.work(ms=1.0 + i)
+
+    assert timed_calls(phase_of(run), 7, 60.0, clock) == pytest.approx([1, 2, 3, 1, 2, 3, 1], abs=1e-6)
+    assert seen == [0, 1, 2, 0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(("work_ms", "count"), [(1.0, 100), (125.0, 8), (1000.0, 5)])
+def test_the_loop_ends_with_enough_samples_or_enough_time_but_never_without_a_median(work_ms, count):
+    clock = Clock()
+    assert len(timed_calls(phase_of(lambda i: clock.work(work_ms)), 100, 1.0, clock)) == count
+
+
+def test_warming_up_ends_when_three_windows_agree():
+    clock = Clock()
+    result = bench._warm_up(phase_of(lambda i: clock.work(1.0)), 10.0, clock)
+    assert result == {"calls": 3000, "seconds": 3.0, "stable": True}
+
+
+def test_warming_up_waits_for_a_machine_that_gets_faster():
+    clock, calls = Clock(), []
+
+    def run(i):
+        calls.append(i)
+        clock.work(20.0 if clock.now < 105.0 else 1.0)
+
+    result = bench._warm_up(phase_of(run), 20.0, clock)
+    assert result["stable"] is True
+    assert 8.0 < result["seconds"] < 14.0
+
+
+def test_warming_up_ends_in_time_when_nothing_settles():
+    clock = Clock()
+    # Ever faster, by a third a second.
+    result = bench._warm_up(phase_of(lambda i: clock.work(4.0 * 0.75 ** (clock.now - 100.0))), 2.0, clock)
+    assert result["stable"] is False
+    assert result["seconds"] == pytest.approx(2.0, abs=0.01)
+
+
+# Correct before fast
+
+
+def test_equal_outputs_pass_and_say_how_equal():
+    expected = np.array([[1.0], [2.0], [3.0]])
+    result = check_phase(phase_of(lambda i: expected[i] + 0.25, expected=expected, tolerance=0.5))
+    assert result == {
+        "compared": True,
+        "samples": 3,
+        "max_abs": 0.25,
+        "rms": 0.25,
+        "norm": "max_abs",
+        "tolerance": 0.5,
+    }
+
+
+@pytest.mark.parametrize("wrong", [0.6, float("nan"), float("inf")])
+def test_one_wrong_output_of_many_is_enough(wrong):
+    with pytest.raises(CodecError, match=r"off the golden ones|NaN or infinity"):
+        check_phase(phase_of(lambda i: np.array([wrong if i == 1 else 0.0]), tolerance=0.5))
+
+
+def test_an_output_of_another_shape_is_wrong():
+    with pytest.raises(CodecError, match=r"shape \(2,\), not \(1,\)"):
+        check_phase(phase_of(lambda i: np.zeros(2), tolerance=9.0))
+
+
+@pytest.mark.parametrize("name", phases.PHASES)
+def test_every_phase_of_a_bundle_gives_its_golden_outputs(bundle, engines, name):
+    with loaded_phase(bundle, name, engines.get(name)) as phase:
+        result = check_phase(phase)
+    assert result["samples"] == 3
+    assert result["norm"] == ("rms" if name in ("encode", "decode") else "max_abs")
+    assert result[result["norm"]] <= result["tolerance"] < 0.1 * np.abs(phase.expected).max()
+
+
+@pytest.mark.parametrize("name", ["encode", "decode"])
+def test_a_lossless_codec_must_be_exact(name):
+    raw = Bundle.load(os.path.join(FLEET, "rb2"))
+    with loaded_phase(raw, name, None) as phase:
+        result = check_phase(phase)
+    assert (result["norm"], result["max_abs"], result["tolerance"]) == ("max_abs", 0.0, 0.0)
+
+
+def test_an_engine_that_gives_other_outputs_is_not_timed(bundle, engine_of):
+    other = engine_of("full", source=bundle.onnx_path("baseline"))
+    with pytest.raises(EngineError, match=r"full-cpu\.onnx is not timed: its outputs are .* off the golden ones"):
+        bench_phase(bundle, "full", other, SHORT)
+
+
+def test_an_engine_may_be_as_far_off_as_its_sidecar_says(bundle, engine_of):
+    golden = {"compared": True, "max_abs": 5.0, "tolerance": 100.0}
+    other = engine_of("full", source=bundle.onnx_path("baseline"), golden=golden)
+    assert bench_phase(bundle, "full", other, SHORT)["golden"]["tolerance"] == 100.0
+
+
+def test_an_engine_that_was_never_compared_is_not_timed(bundle, engine_of, engines):
+    engines["tail"] = engine_of("tail", golden={"compared": False, "why_not": "no GPU here"})
+    with pytest.raises(EngineError, match=r"tail-cpu\.onnx is not timed: .* never compared .* \(no GPU here\)"):
+        bench_bundle(bundle, engines, effort=SHORT, in_process=True)
+
+
+def test_a_missing_engine_names_the_command_before_anything_is_measured(bundle, engines):
+    started = []
+    del engines["baseline"]
+    with pytest.raises(EngineError, match="no engine for the baseline of tiny-rb1; build it: bottlekit build"):
+        bench_bundle(bundle, engines, effort=SHORT, in_process=True, on_phase=started.append)
+    assert started == []
+
+
+def test_an_engine_of_another_bundle_or_part_is_refused(bundle, engine_of, engines):
+    with pytest.raises(EngineError, match=r"holds the head of tiny-rb1 .* not the tail of tiny-rb1"):
+        bench_bundle(bundle, dict(engines, tail=engines["head"]), effort=SHORT, in_process=True)
+    stranger = engine_of("head", bundle={"name": "net", "sha256": "f" * 64})
+    with pytest.raises(EngineError, match="holds the head of net"):
+        bench_bundle(bundle, dict(engines, head=stranger), effort=SHORT, in_process=True)
+
+
+def test_a_jpeg_library_may_round_otherwise_but_not_lose_more_than_jpeg_does(bundle):
+    with loaded_phase(bundle, "decode", None) as phase:
+        lost = phase.tolerance
+        shifted = phase._replace(output=lambda feature: feature + 0.9 * lost)
+        assert check_phase(shifted)["rms"] == pytest.approx(0.9 * lost, rel=0.3)
+        with pytest.raises(CodecError, match=r"the codec's decode is not timed: .* off the golden ones .rms."):
+            check_phase(phase._replace(output=lambda feature: feature + 2.0 * lost))
+
+
+# Entries
+
+
+def check_entry(entry, bundle, engines):
+    assert entry["bundle"] == {
+        "name": "tiny-rb1",
+        "sha256": bundle.sha256,
+        "split": "rb1",
+        "split_index": 1,
+        "backbone": "tiny",
+    }
+    for name in ("accuracy", "payload_bytes", "input_jpeg_bytes"):
+        assert entry[name] == bundle.manifest[name]
+    assert list(entry["phases"]) == ["head", "encode", "decode", "tail", "full", "baseline"]
+    for name, phase in entry["phases"].items():
+        assert phase["origin"] == "measured"
+        assert phase["golden"]["compared"] is True
+        assert len(phase["samples_ms"]) == SHORT.min_samples
+        assert phase["summary"] == summary(phase["samples_ms"])
+        assert phase["summary"]["p90_ms"] is None
+        assert phase["warm_up"]["calls"] >= 1
+        assert phase["engine_sha256"] == (engines[name].sha256 if name in engines else None)
+    json.dumps(entry, allow_nan=False)
+
+
+def test_an_entry_holds_every_phase_with_raw_samples(bundle, engines):
+    started = []
+    entry = bench_bundle(bundle, engines, effort=SHORT, threads=1, in_process=True, on_phase=started.append)
+    check_entry(entry, bundle, engines)
+    assert started == list(entry["phases"])
+
+
+def test_each_phase_is_measured_in_a_process_of_its_own(bundle, engines, monkeypatch):
+    processes = []
+    real = bench.subprocess.run
+
+    def counting(command, **options):
+        processes.append(command)
+        return real(command, **options)
+
+    monkeypatch.setattr(bench.subprocess, "run", counting)
+    entry = bench_bundle(bundle, engines, effort=SHORT, threads=1)
+    check_entry(entry, bundle, engines)
+    assert len(processes) == 6
+
+
+def test_errors_of_the_other_process_arrive_as_they_are(bundle, engine_of):
+    other = engine_of("full", source=bundle.onnx_path("baseline"))
+    with pytest.raises(EngineError, match=r"full-cpu\.onnx is not timed"):
+        bench_bundle(bundle, {"full": other}, ["full"], SHORT)
+
+
+def test_a_process_that_dies_is_reported_with_its_last_words(bundle, engines, monkeypatch):
+    monkeypatch.setattr(bench.sys, "executable", shutil.which("false"))
+    with pytest.raises(EngineError, match="the process that measured the head of tiny-rb1 ended with code 1"):
+        bench_bundle(bundle, engines, ["head"], SHORT)
+
+
+def test_only_the_phases_asked_for_need_engines(bundle):
+    entry = bench_bundle(bundle, {}, ["decode", "encode"], SHORT, in_process=True)
+    assert list(entry["phases"]) == ["decode", "encode"]
+
+
+def test_a_bundle_without_a_baseline_has_no_such_phase():
+    raw = Bundle.load(os.path.join(FLEET, "rb2"))
+    assert phases_of_bundle(raw) == ["head", "encode", "decode", "tail", "full"]
+    with pytest.raises(UnknownNameError, match="phase 'baseline' does not exist; there are: head, encode"):
+        bench_bundle(raw, {}, ["baseline"], SHORT)
+
+
+@pytest.mark.parametrize(
+    ("effort", "option"),
+    [
+        (SHORT._replace(min_samples=4), "--samples"),
+        (SHORT._replace(max_seconds=0.0), "--seconds"),
+        (SHORT._replace(max_seconds=float("nan")), "--seconds"),
+        (SHORT._replace(warm_up_seconds=-1.0), "--warm-up"),
+        (SHORT._replace(warm_up_seconds=float("inf")), "--warm-up"),
+    ],
+)
+def test_efforts_that_make_no_sense_are_refused_by_option(bundle, effort, option):
+    with pytest.raises(UsageError, match=option):
+        bench_bundle(bundle, {}, ["encode"], effort, in_process=True)
+
+
+def test_the_usual_effort_allows_every_percentile_and_the_quick_one_p90():
+    assert Effort().min_samples == MINIMUM_COUNTS[99]
+    assert QUICK.min_samples == MINIMUM_COUNTS[90]
+
+
+def test_a_profile_says_what_it_was_made_with(bundle):
+    entry = bench_bundle(bundle, {}, ["encode"], SHORT, in_process=True)
+    profile = profile_from_entries([entry], "cpu", {"machine": "x"}, "0.1.0", "bottlekit bench")
+    assert (profile["format"], profile["version"]) == ("bottlekit-profile", 1)
+    assert (profile["target"], profile["environment"]) == ("cpu", {"machine": "x"})
+    assert profile["bundles"] == [entry]
