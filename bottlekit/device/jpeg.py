@@ -1,5 +1,9 @@
 """Gray JPEG images of one size and quality, for the codec.
 
+Pillow writes them: its files are the same, byte for byte, from version 8.4 on. simplejpeg reads them where it is
+installed: the same pixels, several times as fast, and it notices a scan that lost its last part. It does not write
+them, because below quality 96 it takes a faster, less accurate transform, whatever it is asked for.
+
 Everything before a file's scan (size, tables, settings) depends only on size and quality. So a blank image tells
 what those bytes must be, and comparing them is the whole check of a file's header: nothing in it is parsed.
 """
@@ -24,7 +28,6 @@ _MAX_SIDE = 65500
 _MAX_BLOCK_BYTES = 2 * ((20 + 63 * 26 + 7) // 8)
 
 try:
-    # The same bytes and pixels as Pillow's, a test compares them, in a tenth of the time.
     import simplejpeg
 except ImportError:
     simplejpeg = None
@@ -54,9 +57,6 @@ class GrayJpeg:
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """The complete JPEG file of pixels (h, w) uint8."""
-        if self._use_simplejpeg:
-            gray = np.ascontiguousarray(pixels)[:, :, np.newaxis]
-            return bytes(simplejpeg.encode_jpeg(gray, quality=self.quality, colorspace="GRAY", fastdct=False))
         from PIL import Image
 
         buffer = io.BytesIO()

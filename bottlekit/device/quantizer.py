@@ -13,7 +13,7 @@ import numpy as np
 from .errors import CodecError
 
 # Above this span, max - min no longer fits into a float32 and everything is computed on halved values.
-_LARGEST = np.finfo(np.float32).max
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def levels_from_bits(bits: int) -> int:
@@ -97,4 +97,4 @@ def range_is_valid(low: float, high: float) -> bool:
 
 def _scale(low: np.float32, high: np.float32) -> np.float32:
     """1, or 1/2 where max - min would overflow float32 (halving such values is exact where it matters)."""
-    return np.float32(0.5) if float(high) - float(low) > float(_LARGEST) else np.float32(1)
+    return np.float32(0.5) if float(high) - float(low) > _LARGEST else np.float32(1)

@@ -1,0 +1,124 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bottlekit.device import jpeg
+from bottlekit.device.errors import CodecError, PayloadError
+from bottlekit.device.jpeg import GrayJpeg
+
+END = b"\xff\xd9"
+coders = ["pillow"] + (["simplejpeg"] if jpeg.simplejpeg else [])
+
+
+def coder_of(which="pillow", shape=(24, 40), quality=20):
+    return GrayJpeg(shape, quality, use_simplejpeg=which == "simplejpeg")
+
+
+def noise(shape, seed=0):
+    return np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
+
+
+def saved(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 100), st.integers(0, 1 << 30))
+def test_the_header_is_the_same_in_every_file_and_holds_no_scan(shape, quality, seed):
+    coder = coder_of(shape=shape, quality=quality)
+    file = coder.encode(noise(shape, seed))
+    assert file.startswith(coder.header)
+    assert len(coder.header) == 328
+    assert file.endswith(END)
+    assert len(file) <= coder.max_bytes
+
+
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 100), st.integers(0, 1 << 30))
+def test_both_libraries_read_the_same_pixels(shape, quality, seed):
+    pytest.importorskip("simplejpeg")
+    slow, fast = coder_of("pillow", shape, quality), coder_of("simplejpeg", shape, quality)
+    ramp = np.linspace(0, 255, shape[0] * shape[1]).reshape(shape).astype(np.uint8)
+    for pixels in (noise(shape, seed), ramp, np.full(shape, seed % 256, dtype=np.uint8)):
+        file = slow.encode(pixels)
+        assert np.array_equal(fast.decode(file), slow.decode(file))
+
+
+@pytest.mark.parametrize("which", coders)
+def test_decoded_pixels_have_the_shape_and_are_near(which):
+    coder = coder_of(which, (24, 40), quality=95)
+    pixels = np.tile(np.linspace(0, 255, 40), (24, 1)).astype(np.uint8)
+    back = coder.decode(coder.encode(pixels))
+    assert (back.shape, back.dtype) == ((24, 40), np.uint8)
+    assert np.abs(back.astype(int) - pixels).max() <= 3
+
+
+def hostile_files():
+    gray = Image.fromarray(noise((24, 40)))
+    good = saved(gray, quality=20)
+    scan = 328
+    yield "empty", b""
+    yield "another height", saved(gray.resize((40, 25)), quality=20)
+    yield "another width", saved(gray.resize((41, 24)), quality=20)
+    yield "turned", saved(gray.transpose(Image.ROTATE_90), quality=20)
+    yield "another quality", saved(gray, quality=21)
+    yield "colour", saved(gray.convert("RGB"), quality=20)
+    yield "progressive", saved(gray, quality=20, progressive=True)
+    yield "its own Huffman tables", saved(gray, quality=20, optimize=True)
+    yield "a profile", saved(gray, quality=20, icc_profile=b"x" * 1000)
+    yield "a comment", good[:2] + b"\xff\xfe\x00\x04ab" + good[2:]
+    yield "only a header", good[:scan]
+    yield "no end", good[:-2]
+    yield "half an end", good[:-1]
+    yield "cut in the scan", good[: scan + 40]
+    yield "bytes behind the end", good + b"\0"
+    yield "two ends", good + END
+    yield "two files", good + good
+    yield "an end inside the scan", good[: scan + 40] + END + good[scan + 40 :]
+    yield "a restart marker", good[: scan + 40] + b"\xff\xd0" + good[scan + 40 :]
+    yield "a second image in the scan", good[: scan + 40] + b"\xff\xd8" + good[scan + 40 :]
+    yield "a line break as a marker", good[: scan + 40] + b"\xff\n" + good[scan + 40 :]
+    png = io.BytesIO()
+    gray.save(png, "PNG")
+    yield "a PNG", png.getvalue()
+
+
+@pytest.mark.parametrize("which", coders)
+@pytest.mark.parametrize(("what", "file"), list(hostile_files()), ids=[what for what, _ in hostile_files()])
+def test_files_of_another_make_are_refused(which, what, file):
+    with pytest.raises(PayloadError) as caught:
+        coder_of(which).decode(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_claims_a_huge_size_is_refused_by_its_header():
+    good = coder_of().encode(noise((24, 40)))
+    size = good.index(b"\xff\xc0") + 5
+    huge = good[:size] + b"\xff\xff\xff\xff" + good[size + 4 :]
+    with pytest.raises(PayloadError, match="no gray 40 x 24 JPEG of quality 20"):
+        coder_of().decode(huge)
+
+
+def test_a_scan_without_its_last_part_is_refused_where_the_library_tells():
+    pytest.importorskip("simplejpeg")
+    coder = coder_of("simplejpeg")
+    file = coder.encode(noise((24, 40)))
+    with pytest.raises(PayloadError, match="does not decode"):
+        coder.decode(file[:-40] + END)
+
+
+@pytest.mark.parametrize("which", coders)
+@pytest.mark.parametrize("shape", [(65501, 1), (1, 65501)])
+def test_sides_that_jpeg_cannot_store_are_refused(which, shape):
+    with pytest.raises(CodecError, match="at most 65500 pixels"):
+        coder_of(which, shape)
+
+
+@pytest.mark.parametrize("which", coders)
+def test_the_longest_side_works(which):
+    coder = coder_of(which, (1, 65500))
+    assert coder.decode(coder.encode(np.full((1, 65500), 7, np.uint8))).shape == (1, 65500)
