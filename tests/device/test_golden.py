@@ -1,0 +1,54 @@
+import os
+
+import numpy as np
+import pytest
+
+from bottlekit.device.codecs import CODEC_NAMES, codec_from_spec
+from bottlekit.device.images import image_from_file, input_from_image
+
+GOLDEN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "golden")
+CASES = sorted(name[: -len(".payload")] for name in os.listdir(GOLDEN) if name.endswith(".payload"))
+
+
+def read(case):
+    """The codec, payload and arrays of a case; its name is <codec>-b<bits>-q<quality>-<c>x<h>x<w>."""
+    name, bits, quality, shape = case.split("-")
+    spec = {"name": name, "bits": int(bits[1:]), "quality": int(quality[1:])}
+    with open(os.path.join(GOLDEN, case + ".payload"), "rb") as file:
+        payload = file.read()
+    with np.load(os.path.join(GOLDEN, case + ".npz"), allow_pickle=False) as arrays:
+        return codec_from_spec(spec, tuple(int(size) for size in shape.split("x"))), payload, dict(arrays)
+
+
+def same_bits(left, right):
+    return (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes())
+
+
+def test_there_are_golden_payloads_of_every_codec():
+    assert {case.split("-")[0] for case in CASES} == set(CODEC_NAMES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_payloads_decode_bit_for_bit(case):
+    codec, payload, arrays = read(case)
+    assert same_bits(codec.decode_codes(payload[8:]), arrays["codes"])
+    assert same_bits(codec.decode(payload), arrays["decoded"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_features_encode_bit_for_bit(case):
+    codec, payload, arrays = read(case)
+    encoded = codec.encode(arrays["feature"])
+    if codec.name == "png":
+        # How well zlib compresses differs from build to build; what it stands for does not.
+        assert encoded[:8] == payload[:8]
+        assert same_bits(codec.decode(encoded), codec.decode(payload))
+    else:
+        assert encoded == payload
+
+
+def test_the_golden_photo_gives_the_golden_input_bit_for_bit():
+    image = image_from_file(os.path.join(GOLDEN, "photo.png"))
+    preprocessing = {"resize": 20, "crop": 16, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    with np.load(os.path.join(GOLDEN, "photo.npz"), allow_pickle=False) as arrays:
+        assert same_bits(input_from_image(image, preprocessing), arrays["input"])
