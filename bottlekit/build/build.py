@@ -105,9 +105,7 @@ def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str
         # A crash between the two leaves an engine that its sidecar does not fit: the hash tells, and it is rebuilt.
         write_json(sidecar_path(path), sidecar)
     except OSError as error:
-        raise EngineError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with -o"
-        ) from error
+        raise EngineError(f"cannot write {path}: {error.strerror or error}; try another folder with -o") from error
     engine = Engine(path, sidecar)
     progress(Step(job, "built", engine=engine))
     return engine

@@ -61,4 +61,4 @@ def _short(value: Any) -> str:
     """A value for people: hashes cut, text bare, everything else as JSON."""
     if isinstance(value, str):
         return value[:12] if len(value) == 64 else value
-    return json.dumps(value)
+    return "none" if value is None else json.dumps(value)

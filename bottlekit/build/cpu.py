@@ -5,9 +5,10 @@
     part.onnx --machine-independent optimisations--> engine --run on the golden inputs--> compared, or refused
 
 Only the basic optimisations are baked in (constants folded, batch norms merged into convolutions, dead nodes
-removed). The extended ones write operators of ONNX Runtime's own, and the layout ones operators for the building
-processor's vector width: such a file would run on no other version and be wrong for another processor. They cost
-nothing here, because every session applies them when it loads the engine.
+removed), so that the engine holds standard ONNX operators, which every tool can read. The extended ones write
+operators of ONNX Runtime's own, and the layout ones operators for the vector width of the processor that built.
+Leaving them out costs nothing: every session applies them when it loads the engine. ONNX Runtime stamps its file
+with all the operator sets it knows, and an older one refuses newer sets: so its version is in the key.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlekit.build.job import Compiled, Job
-from bottlekit.device.golden import compare_with_golden
+from bottlekit.device.compare import compare_with_golden
 from bottlekit.device.ort_runner import OnnxRuntimeRunner, import_onnxruntime, session_from_onnx, session_options
 
 GRAPH_LEVEL = "basic"

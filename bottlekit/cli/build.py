@@ -28,9 +28,7 @@ def build(
     ] = None,
     max_batch: Annotated[
         int | None,
-        typer.Option(
-            help="The most images at once, where the target asks for a limit (TensorRT).", show_default="8"
-        ),
+        typer.Option(help="The most images at once, where the target sets a limit (TensorRT).", show_default="8"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build again what is there already.")] = False,
     as_json: JsonOption = False,
@@ -73,7 +71,9 @@ def _words(step: Step) -> str:
 def _compared(sidecar: dict[str, Any]) -> str:
     golden = sidecar["golden"]
     if golden["compared"]:
-        return f"equals the golden outputs within {golden['max_abs']:.2g}"
+        return (
+            f"golden outputs within {golden['max_abs']:.1g}" if golden["max_abs"] else "the golden outputs exactly"
+        )
     return f"outputs not compared ({golden['why_not']})"
 
 

@@ -85,7 +85,7 @@ def _facts(target: TargetSpec, here: Availability) -> list[tuple[str, str]]:
     facts += [
         (
             f"peak, {peak.mode}",
-            f"FP32 {peak.fp32_gflops:g} GFLOP/s, FP16 {peak.fp16_gflops:g} GFLOP/s, {peak.memory_gbytes_per_s:g} GB/s",
+            f"FP32 {peak.fp32_gflops:g}, FP16 {peak.fp16_gflops:g} GFLOP/s, {peak.memory_gbytes_per_s:g} GB/s",
         )
         for peak in target.peaks
     ]

@@ -24,12 +24,10 @@ import torch
 
 from bottlekit.device.files import whole_file
 from bottlekit.errors import EquivalenceError, UsageError
+from bottlekit.export.lowering import WEIGHTED
 
 OPSET = 13
 BATCH = "n"
-
-# Operators whose second and third inputs TensorRT 8.2 takes as true initialisers only.
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 
 
 def onnx_from_module(

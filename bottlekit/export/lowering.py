@@ -2,7 +2,7 @@
 
 TensorRT up to 10 is given the FP32 graph and a flag. TensorRT 11 and TensorRT-RTX have no such flag: what shall
 run in FP16 must be FP16 in the ONNX. Input and output stay FP32 (a cast stands at each edge), so that whoever
-feeds an engine need not know how it was lowered.
+feeds an engine need not know how it was lowered. A machine that builds has no torch: nothing here needs it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from onnx import numpy_helper
 
 from bottlekit.errors import EngineError
 from bottlekit.export.equivalence import Comparison
-from bottlekit.export.graphs import WEIGHTED
 from bottlekit.export.sessions import Array, graph_from_file
+
+# Operators whose second and third inputs TensorRT 8.2 takes as true initialisers only.
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 
 FP16_MAX = 65504.0
 FP16_SMALLEST = 2.0**-24
