@@ -18,7 +18,7 @@ from . import errors
 from .bundle import PARTS, Bundle
 from .engine import Engine
 from .errors import BottlekitError, EngineError, UnknownNameError, UsageError
-from .phases import Phase, check_engine, check_phase, loaded_phase, phases_of_bundle
+from .phases import Phase, checked_engine, loaded_phase, phases_of_bundle
 from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
 
 FORMAT = "bottlekit-profile"
@@ -77,7 +77,7 @@ def bench_bundle(
         if phase not in known:
             raise UnknownNameError("phase", phase, known)
         if phase in PARTS:
-            check_engine(bundle, phase, engines.get(phase))
+            checked_engine(bundle, phase, engines.get(phase))
     measured = {}
     for phase in chosen:
         on_phase(phase)
@@ -133,7 +133,7 @@ def bench_phase(
 ) -> Dict[str, Any]:
     """Load one phase, compare it with the golden outputs, warm it up and time it, in this process."""
     with loaded_phase(bundle, phase, engine, threads) as loaded:
-        golden = check_phase(loaded)
+        golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
         samples_ms = timed_calls(loaded, effort.min_samples, effort.max_seconds)
     return {

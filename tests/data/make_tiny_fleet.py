@@ -17,6 +17,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from bottlekit.device.codecs import codec_from_spec
+from bottlekit.device.quantizer import quantize
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
 SIDE = 8
@@ -89,7 +90,7 @@ def write_bundle(split, index, channels, stride, codec_spec, baseline):
     golden = {"image": random.standard_normal((3, *image)).astype(np.float32)}
     golden["feature"] = run(path["head"], "image", golden["image"])
     payloads = [codec.encode(one) for one in golden["feature"]]
-    golden["codes"] = np.stack([codec.decode_codes(payload[8:]) for payload in payloads])
+    golden["codes"] = np.stack([quantize(one, codec.bits)[0] for one in golden["feature"]])
     golden["decoded"] = np.stack([codec.decode(payload) for payload in payloads])
     golden["logits"] = run(path["tail"], "feature", golden["decoded"])
     golden["full_logits"] = run(path["full"], "image", golden["image"])
