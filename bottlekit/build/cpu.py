@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlekit.build.job import Compiled, Job
-from bottlekit.device.compare import compare_with_golden
+from bottlekit.device.golden import compare_with_golden
 from bottlekit.device.ort_runner import OnnxRuntimeRunner, import_onnxruntime, session_from_onnx, session_options
 
 GRAPH_LEVEL = "basic"

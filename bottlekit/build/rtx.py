@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bottlekit.build.job import Compiled, Job
-from bottlekit.device.compare import golden_input
+from bottlekit.device.golden import golden_input
 from bottlekit.device.trt import PlanOptions, Profile, import_tensorrt, plan_from_onnx
 from bottlekit.errors import EngineError
 from bottlekit.targets.availability import nvidia_gpu_is_here

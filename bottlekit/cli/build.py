@@ -71,9 +71,7 @@ def _words(step: Step) -> str:
 def _compared(sidecar: dict[str, Any]) -> str:
     golden = sidecar["golden"]
     if golden["compared"]:
-        return (
-            f"golden outputs within {golden['max_abs']:.1g}" if golden["max_abs"] else "the golden outputs exactly"
-        )
+        return f"equals the golden outputs within {golden['max_abs']:.1g}"
     return f"outputs not compared ({golden['why_not']})"
 
 
