@@ -34,7 +34,7 @@ from bottlekit.export.equivalence import (
 )
 from bottlekit.export.graphs import onnx_from_module, write_onnx
 from bottlekit.export.held_out import HeldOut, held_out_from_checkpoint
-from bottlekit.export.measure import Progress, measure, measure_on_random
+from bottlekit.export.measure import measure, measure_on_random
 from bottlekit.export.networks import WithoutCodec, network_from_folder, network_from_torch
 from bottlekit.export.sessions import Array
 from bottlekit.export.source import Source, Untrained, source_from_file
@@ -47,12 +47,14 @@ RANDOM_IMAGES = 2
 SEED = 0
 
 
+# Held-out accuracy of the graphs and of the network in training differ by more than single images.
+ACCURACY_GAP = 0.02
+
+Listener = Callable[[str], None]
+
+
 def _silent(_message: str) -> None:
     """Nobody listens."""
-
-
-def _no_progress(_done: int, _total: int) -> None:
-    """Nobody watches."""
 
 
 def bundle_from_checkpoint(
@@ -65,13 +67,14 @@ def bundle_from_checkpoint(
     command: str = "",
     data_root: str | Path | None = None,
     untrained: Untrained | None = None,
-    say: Callable[[str], None] = _silent,
-    progress: Progress = _no_progress,
+    say: Listener = _silent,
+    progress: Listener = _silent,
 ) -> Bundle:
     """Write the bundle of a checkpoint to the folder `out_dir`, whole or not at all, and load it.
 
     `images` bounds how many held-out images are measured (all of them if None); `data_root` is where the data
-    set lies now; `untrained` puts a unit nobody trained into a backbone; `say` takes notes for people.
+    set lies now; `untrained` puts a unit nobody trained into a backbone; `say` takes notes for people, `progress`
+    what is being done at the moment.
 
     Raises UsageError, UnknownNameError, CheckpointError or DataError for what does not fit (see `source` and
     `held_out`), and EquivalenceError if a graph does not compute what the network computes.
@@ -82,7 +85,8 @@ def bundle_from_checkpoint(
     codec = codec_from_spec(to_dict(source.network.codec), source.network.feature_shape)
     with whole_folder(str(out_dir), force=force) as temporary:
         folder = Path(temporary)
-        opsets = write_graphs(source, folder, dynamic_batch)
+        opsets = write_graphs(source, folder, dynamic_batch, progress)
+        progress("comparing the graphs with the network")
         comparisons = prove(source, folder, codec, samples, dynamic_batch)
         with network_from_folder(folder, codec, batch=1, baseline=source.baseline is not None) as network:
             golden = golden_arrays(network, codec, samples)
@@ -93,7 +97,14 @@ def bundle_from_checkpoint(
             with network_from_folder(
                 folder, codec, None if dynamic_batch else 1, source.baseline is not None
             ) as network:
-                measured = measure(network, codec, held_out, source.trained, progress)
+                measured = measure(
+                    network,
+                    codec,
+                    held_out,
+                    source.trained,
+                    lambda done, total: progress(f"measuring on held-out images: {done} of {total}"),
+                )
+            _compare_with_training(source, measured["accuracy"], say)
         manifest = {
             **_description(source, command, dynamic_batch),
             **measured,
@@ -107,7 +118,7 @@ def bundle_from_checkpoint(
     return Bundle.load(str(out_dir), verify=False)
 
 
-def write_graphs(source: Source, folder: Path, dynamic_batch: bool) -> dict[str, int]:
+def write_graphs(source: Source, folder: Path, dynamic_batch: bool, progress: Listener = _silent) -> dict[str, int]:
     """Write head, tail, full and (where there is one) baseline .onnx; return {file name: opset read back}."""
     size = source.network.model.input_size
     image, feature = torch.zeros(1, 3, size, size), torch.zeros(1, *source.network.feature_shape)
@@ -118,12 +129,12 @@ def write_graphs(source: Source, folder: Path, dynamic_batch: bool) -> dict[str,
     ]
     if source.baseline is not None:
         parts.append(("baseline", source.baseline, image, "image", "logits"))
-    return {
-        f"{part}.onnx": write_onnx(
-            onnx_from_module(module, example, input_name, output_name, dynamic_batch), folder / f"{part}.onnx"
-        )
-        for part, module, example, input_name, output_name in parts
-    }
+    opsets = {}
+    for part, module, example, input_name, output_name in parts:
+        progress(f"writing {part}.onnx")
+        model = onnx_from_module(module, example, input_name, output_name, dynamic_batch)
+        opsets[f"{part}.onnx"] = write_onnx(model, folder / f"{part}.onnx")
+    return opsets
 
 
 def prove(source: Source, folder: Path, codec: Codec, samples: Array, dynamic_batch: bool) -> list[Comparison]:
@@ -183,6 +194,16 @@ def _accuracy_of_training(source: Source) -> dict[str, Any] | None:
         "split": header["split"],
         "measured_on": "checkpoint",
     }
+
+
+def _compare_with_training(source: Source, accuracy: dict[str, Any] | None, say: Listener) -> None:
+    """Tell if the graphs' accuracy is not that of training: other data, perhaps."""
+    header = source.checkpoint.accuracy.get("split")
+    if accuracy is not None and header is not None and abs(accuracy["split"] - header) > ACCURACY_GAP:
+        say(
+            f"the graphs reach {accuracy['split']:.2%} on {accuracy['images']} held-out images of "
+            f"{accuracy['data']}, and training reported {header:.2%}: is it the same data?"
+        )
 
 
 def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str, Any]:

@@ -19,19 +19,22 @@ from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, Preprocessing
 
 # What an untrained unit starts from, so that the same command gives the same bundle.
 SEED = 0
+# What torchvision's own weights were trained with.
+FOREIGN_INPUT_SIZE = 224
 
 
 @dataclasses.dataclass(frozen=True)
 class Untrained:
     """A bottleneck that nobody trained, to study size and latency: no accuracy is claimed for it.
 
-    `backbone` and `input_size` are for a file that does not say what it holds (a torchvision state dict).
+    `backbone` and `input_size` (None: 224) are for a file that does not say what it holds (a torchvision state
+    dict); where it does, they must agree.
     """
 
     bottleneck: BottleneckSpec
     codec: CodecSpec
     backbone: str | None = None
-    input_size: int = 224
+    input_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,10 @@ def _with_untrained_unit(path: Path, untrained: Untrained) -> Source:
     checkpoint = load_checkpoint(path) if is_checkpoint(path) else _checkpoint_from_foreign(path, untrained)
     if untrained.backbone not in (None, checkpoint.model.backbone):
         raise UsageError(f"{path} holds {checkpoint.model.backbone}, not --backbone {untrained.backbone}")
+    if untrained.input_size not in (None, checkpoint.model.input_size):
+        raise UsageError(
+            f"{path} was made for {checkpoint.model.input_size} pixels, not --input-size {untrained.input_size}"
+        )
     if checkpoint.bottleneck is not None:
         raise UsageError(
             f"{path} has a trained bottleneck at {checkpoint.bottleneck.split}; leave --untrained out to export it"
@@ -114,7 +121,7 @@ def _checkpoint_from_foreign(path: Path, untrained: Untrained) -> Checkpoint:
     weights = state.get(f"{classifier}.weight")
     if weights is None:
         raise CheckpointError(f"{path} is no {untrained.backbone}: it lacks {classifier}.weight")
-    model = ModelSpec(untrained.backbone, len(weights), untrained.input_size)
+    model = ModelSpec(untrained.backbone, len(weights), untrained.input_size or FOREIGN_INPUT_SIZE)
     return Checkpoint.from_network(
         backbone_from_state(state, model, str(path)),
         model,
