@@ -15,19 +15,20 @@ from .errors import BundleError, UsageError
 def whole_file(path: str) -> Iterator[str]:
     """Yield a temporary name next to `path`; rename it to `path` on success, remove it on any error.
 
-    A reader therefore sees the old file or the new one, never half of one.
+    A reader therefore sees the old file or the new one, never half of one. A place that cannot be written to is
+    a UsageError.
     """
     path = os.fspath(path)
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", suffix=".part", dir=folder)
-    os.close(handle)
+    with _writing(path):
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", suffix=".part", dir=folder)
+        os.close(handle)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        with _writing(path):
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -37,33 +38,63 @@ def whole_file(path: str) -> Iterator[str]:
 def whole_folder(path: str, force: bool = False) -> Iterator[str]:
     """Yield a temporary folder next to `path`; rename it to `path` on success, remove it on any error.
 
-    An existing folder at `path` is refused, or with `force` replaced once the new one is complete.
+    What exists at `path` is refused with a UsageError, or with `force` replaced once the new folder is complete:
+    but never a folder that the user is in or at home in. A place that cannot be written to is a UsageError.
     """
     path = os.path.abspath(os.fspath(path))
-    if os.path.exists(path) and not force:
-        raise UsageError("{} exists already; choose another name or pass --force to replace it".format(path))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = tempfile.mkdtemp(
-        prefix="." + os.path.basename(path) + ".", suffix=".part", dir=os.path.dirname(path)
-    )
+    if os.path.lexists(path):
+        if not force:
+            raise UsageError("{} exists already; choose another name or pass --force to replace it".format(path))
+        for inside in (os.getcwd(), os.path.expanduser("~")):
+            real = os.path.realpath(path)
+            if os.path.commonpath([real, os.path.realpath(inside)]) == real:
+                raise UsageError("{} is not replaced, as {} lies in it; choose another name".format(path, inside))
+    parent, name = os.path.split(path)
+    with _writing(path):
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix="." + name + ".", suffix=".part", dir=parent)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o777 & ~umask)
-        if os.path.exists(path):
-            old = temporary + ".old"
-            os.rename(path, old)
-            os.rename(temporary, path)
-            if os.path.isdir(old):
-                shutil.rmtree(old)
-            else:
-                os.remove(old)
-        else:
-            os.rename(temporary, path)
+        with _writing(path):
+            os.chmod(temporary, 0o777 & ~_umask())
+            _replace_folder(temporary, path)
     finally:
         if os.path.exists(temporary):
             shutil.rmtree(temporary)
+
+
+def _replace_folder(new: str, path: str) -> None:
+    """Move `new` to `path`. What was there is moved aside first, and back again if `new` cannot take its place."""
+    if not os.path.lexists(path):
+        os.rename(new, path)
+        return
+    old = new + ".old"
+    os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    if os.path.isdir(old) and not os.path.islink(old):
+        shutil.rmtree(old)
+    else:
+        os.remove(old)
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Turn the system's refusal to write at `path` into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError("cannot write {}: {}; choose another place".format(path, error.strerror or error))
+
+
+def _umask() -> int:
+    """What this process takes away from the rights of new files; asking for it means setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def sha256_of_file(path: str) -> str:
