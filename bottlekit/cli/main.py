@@ -12,6 +12,7 @@ from bottlekit.cli import common
 from bottlekit.cli.bench import bench
 from bottlekit.cli.build import build
 from bottlekit.cli.demo import demo
+from bottlekit.cli.doctor import doctor
 from bottlekit.cli.export import export
 from bottlekit.cli.infer import infer
 from bottlekit.cli.models import models
@@ -36,7 +37,7 @@ app = typer.Typer(
 
 for verb in (demo, train, export, build, bench, plan, serve, infer):
     app.command(rich_help_panel="The pipe")(verb)
-for verb in (models, targets):
+for verb in (models, targets, doctor):
     app.command(rich_help_panel="What exists")(verb)
 
 
