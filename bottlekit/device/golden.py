@@ -18,7 +18,7 @@ import numpy as np
 from .bundle import Bundle
 from .errors import CodecError, EngineError
 from .quantizer import quantize
-from .runners import Runner
+from .runner import Runner
 
 _INPUTS = {"head": "image", "tail": "decoded", "full": "image", "baseline": "image"}
 _OUTPUTS = {"head": "feature", "tail": "logits", "full": "full_logits", "baseline": "baseline_logits"}

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from .errors import EngineError, TargetError, UsageError
-from .runners import Runner, TensorInfo
+from .runner import Runner, TensorInfo
 
 # ONNX Runtime's names of element types, for those a classifier's graphs can have at their edges.
 _DTYPES = {

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from .errors import EngineError, TargetError, UnknownNameError
-from .runners import TensorInfo
+from .runner import TensorInfo
 from .trt_errors import explain
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .cuda import CudaProvider, DeviceMemory, provider_from_name
 from .errors import EngineError
-from .runners import Runner, TensorInfo, shape_text
+from .runner import Runner, TensorInfo, shape_text
 from .trt import RecordedLog, import_tensorrt, tensors_of_engine
 from .trt_errors import explain
 
