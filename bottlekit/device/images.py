@@ -63,20 +63,21 @@ def image_from_bytes(data: bytes, where: str = "image") -> np.ndarray:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise DataError(
-                        "{} has {} x {} pixels; images of up to {} million are read".format(
-                            where, width, height, MAX_PIXELS // 1000000
-                        )
-                    )
+                    raise Image.DecompressionBombError("{} x {} pixels".format(width, height))
                 image.load()
                 return np.ascontiguousarray(_upright(_rgb(image), _orientation(image)))
-    except DataError:
-        raise
+    except Image.DecompressionBombError as error:
+        # Ours, or Pillow's own where even its limit is passed.
+        raise DataError(
+            "{} is too large, images of up to {} million pixels are read: {}".format(
+                where, MAX_PIXELS // 1000000, _one_line(error)
+            )
+        )
     except UnidentifiedImageError:
         raise DataError("{} is no image in a format that is read here ({})".format(where, ", ".join(FORMATS)))
     except Exception as error:
         # A damaged file can make Pillow's readers raise nearly anything: OSError, SyntaxError, struct.error,
-        # zlib.error, IndexError, OverflowError, DecompressionBombError.
+        # zlib.error, IndexError, OverflowError.
         raise DataError("{} is a damaged or truncated image: {}".format(where, _one_line(error)))
 
 
