@@ -33,6 +33,24 @@ def head_and_tail(network: nn.Module, module_path: str) -> tuple[nn.Module, nn.M
     return _head(network, graph, head_nodes, cut), _tail(network, graph, head_nodes, cut)
 
 
+def cut_points(network: nn.Module) -> list[str]:
+    """The paths of all modules at whose output `head_and_tail` can cut, in the order in which they finish.
+
+    A block and the last module in it are both named, although the cut is the same.
+    Raises UsageError for a network that cannot be traced.
+    """
+    graph, outputs = _traced(network)
+    points = []
+    for path, results in outputs.items():
+        try:
+            cut = _single_output(results, path)
+            _check_crossing(graph, _ancestors(cut), cut, path)
+        except UsageError:
+            continue
+        points.append(path)
+    return points
+
+
 class _RecordingTracer(fx.Tracer):
     """A tracer that notes what every module returned, also modules that it traces through."""
 

@@ -38,13 +38,13 @@ def split_specs(model: ModelSpec) -> list[SplitSpec]:
 def split_spec(model: ModelSpec, name: str) -> SplitSpec:
     """One split point: a declared name (`rb1`), or the path of any module with a single tensor at its output.
 
-    A module that is not declared gets the index of the last declared split point before it (0 if none), its
-    path as its name, and must return a feature map (n, c, h, w).
+    The path of a declared split point's module means that split point. Any other module gets its path as its
+    name, the index of the last declared split point before it (0 if none), and must return a feature map
+    (n, c, h, w).
     Raises UnknownNameError, which lists the declared names, or UsageError where the network cannot be cut there.
     """
-    declared = _declared_specs(model)
-    for spec in declared:
-        if name == spec.name:
+    for spec in _declared_specs(model):
+        if name in (spec.name, spec.module):
             return spec
     return _spec_of_module(model, name)
 
