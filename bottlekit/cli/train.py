@@ -1,8 +1,293 @@
 """The verb `bottlekit train`."""
 
-from bottlekit.errors import BottlekitError
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottlekit.cli.common import (
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    command_line,
+    is_quiet,
+    say,
+    set_quiet,
+)
+from bottlekit.cli.train_report import report_checkpoint, report_sweep
+from bottlekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bottlekit.specs import BottleneckSpec, CodecSpec
+    from bottlekit.training.data import DataSet
+    from bottlekit.training.recipe import Phase, Recipe
+
+_NETWORK = "The network"
+_BOTTLENECK = "The bottleneck (with --from)"
+_DATA = "The data"
+_HOW = "How to train"
 
 
-def train() -> None:
-    """To be written."""
-    raise BottlekitError("train is not written yet")
+def train(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The checkpoint to write (.safetensors); the JSON file of a sweep."),
+    ],
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="The network to train; [bold]bottlekit models[/bold] lists them.", rich_help_panel=_NETWORK
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from your own weights, a torchvision state dict (.pt, .pth or .safetensors) of that "
+            "backbone. With --epochs 0 they are taken as they are.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A checkpoint to put a bottleneck into.", rich_help_panel=_BOTTLENECK),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="The split point the bottleneck goes behind: rb1, say.", rich_help_panel=_BOTTLENECK),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="bottlenet (the default) or butterfly.", rich_help_panel=_BOTTLENECK),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(help="Channels that are sent, c'; 0 keeps all. Default 2.", rich_help_panel=_BOTTLENECK),
+    ] = None,
+    spatial: Annotated[
+        int | None,
+        typer.Option(
+            help="Reduction of height and width, s; 1 keeps them. Default 2, for butterfly 1.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
+    kernel: Annotated[
+        int | None,
+        typer.Option(
+            help="Filter size of the spatial reduction, larger than s. Default s + 1, at least 3.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="jpeg, png or raw. Default jpeg, for butterfly raw.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="Bits of the quantiser, 1 to 8. Default 8.", rich_help_panel=_BOTTLENECK)
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="JPEG quality, 1 to 100. Default 20.", rich_help_panel=_BOTTLENECK)
+    ] = None,
+    naive: Annotated[
+        bool,
+        typer.Option(
+            "--naive",
+            help="Leave the codec out of training and only evaluate with it.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep-quality",
+            metavar="Q,Q,...",
+            help="Compare naive and compression-aware training at these JPEG qualities (1,5,10,20,50,90, say); "
+            "-o is the JSON file, the CSV file is written beside it.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="digits (needs no files), folder, cifar10, cifar100 or miniimagenet. "
+            "Default digits; with --from what the checkpoint was trained on.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the files are. folder: a folder with train/<class>/*.jpg and val/<class>/*.jpg.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the input in pixels. Default by data set.", rich_help_panel=_DATA)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="digits, cifar, miniimagenet or a .toml file. Default by data set.", rich_help_panel=_HOW
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", rich_help_panel=_HOW)] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Highest learning rate, instead of the recipe's.", rich_help_panel=_HOW)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.", rich_help_panel=_HOW)] = None,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="The same seed gives the same weights on one processor.", rich_help_panel=_HOW),
+    ] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run that was interrupted.", rich_help_panel=_HOW)
+    ] = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a network, or put a bottleneck into one and train it with the codec in the loop.
+
+    First the uncompressed network, then one bottleneck for every place you may want to cut it at:
+
+        bottlekit train --data digits --backbone resnet18 -o net.safetensors
+
+        bottlekit train --from net.safetensors --split rb1 --channels 2 --quality 20 -o split.safetensors
+
+    Your own images, and your own weights without training them any more:
+
+        bottlekit train --data folder --data-root photos --backbone resnet50 -o net.safetensors
+
+        bottlekit train --data folder --data-root photos --weights my.pt --epochs 0 -o net.safetensors
+
+    Is it worth training with the codec in the loop?
+
+        bottlekit train --from net.safetensors --split rb1 --sweep-quality 1,5,20,90 -o sweep.json
+
+    Ctrl-C keeps the finished epochs in OUTPUT.resume; the same command with --resume goes on from there.
+    """
+    set_quiet(quiet)
+    command, quiet = command_line(), is_quiet()
+    changes = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size}
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists already; choose another name or pass --force to replace it")
+    if source is None:
+        bottleneck_options = {
+            "--split": split, "--unit": unit, "--channels": channels, "--spatial": spatial, "--kernel": kernel,
+            "--codec": codec, "--bits": bits, "--quality": quality, "--naive": naive or None,
+            "--sweep-quality": sweep,
+        }  # fmt: skip
+        _refuse(bottleneck_options, "is about a bottleneck, which is put into a checkpoint: add --from CHECKPOINT")
+        from bottlekit.training.data import dataset_from_name
+        from bottlekit.training.train import train_backbone
+
+        images = dataset_from_name(data or "digits", data_root, input_size, seed)
+        how = _recipe(recipe, images, "backbone", changes)
+        with _resume_advice(output):
+            checkpoint = train_backbone(
+                output, backbone or "resnet18", images, how, seed, weights, resume, command=command, quiet=quiet
+            )
+        report_checkpoint(output, checkpoint, as_json)
+        return
+
+    network_options = {"--backbone": backbone, "--weights": weights, "--input-size": input_size}
+    _refuse(network_options, "is fixed by the checkpoint that --from names; leave it out")
+    images = _images_for(source, split, data, data_root, seed)
+    how = _recipe(recipe, images, "bottleneck", changes)
+    bottleneck = _bottleneck(split or "", unit or "bottlenet", channels, spatial, kernel)
+    coder = _codec(codec or ("raw" if unit == "butterfly" else "jpeg"), bits, quality)
+    if sweep is None:
+        from bottlekit.training.train import train_bottleneck
+
+        with _resume_advice(output):
+            checkpoint = train_bottleneck(
+                output, source, bottleneck, coder, how, images, seed, naive, resume, command=command, quiet=quiet
+            )
+        report_checkpoint(output, checkpoint, as_json)
+    else:
+        _refuse({"--naive": naive or None, "--resume": resume or None}, "does not go with --sweep-quality")
+        from bottlekit.training.sweep import sweep_quality
+
+        swept = sweep_quality(
+            output, source, bottleneck, coder, _qualities(sweep), how, images, seed, command=command, quiet=quiet
+        )
+        report_sweep(output, swept, as_json)
+
+
+def _refuse(options: dict[str, Any], reason: str) -> None:
+    """Raise UsageError if any of these options was given."""
+    for option, value in options.items():
+        if value is not None:
+            raise UsageError(f"{option} {reason}")
+
+
+def _images_for(source: Path, split: str | None, data: str | None, root: Path | None, seed: int) -> DataSet:
+    """The data for a bottleneck: what was asked for, or else what the checkpoint was trained on."""
+    from bottlekit.models.checkpoint import load_checkpoint
+    from bottlekit.models.splits import split_names, split_spec
+    from bottlekit.training.data import dataset_from_name
+    from bottlekit.training.train import data_of_checkpoint
+
+    checkpoint = load_checkpoint(source)
+    if split is None:
+        names = ", ".join(split_names(checkpoint.model.backbone))
+        raise UsageError(f"where shall the bottleneck go? add --split; {checkpoint.model.backbone} has {names}")
+    split_spec(checkpoint.model, split)
+    if data is None:
+        return data_of_checkpoint(checkpoint, root, seed)
+    return dataset_from_name(data, root, checkpoint.model.input_size, seed)
+
+
+def _recipe(name: str | None, images: DataSet, phase: Phase, changes: dict[str, Any]) -> Recipe:
+    from bottlekit.training.recipe import default_recipe_name, recipe_from_name
+
+    return recipe_from_name(name or default_recipe_name(images.name), phase, **changes)
+
+
+def _bottleneck(
+    split: str, unit: str, channels: int | None, spatial: int | None, kernel: int | None
+) -> BottleneckSpec:
+    from bottlekit.specs import BottleneckSpec
+
+    if spatial is None:
+        spatial = 1 if unit == "butterfly" else 2
+    return BottleneckSpec(
+        unit,  # type: ignore[arg-type]  # the spec refuses what is no kind
+        split,
+        channels=2 if channels is None else channels,
+        spatial=spatial,
+        kernel=max(3, spatial + 1) if kernel is None else kernel,
+    )
+
+
+def _codec(name: str, bits: int | None, quality: int | None) -> CodecSpec:
+    from bottlekit.specs import CodecSpec
+
+    return CodecSpec(name, bits=8 if bits is None else bits, quality=20 if quality is None else quality)
+
+
+def _qualities(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--sweep-quality takes numbers with commas between them (1,5,20), not '{text}'") from None
+
+
+@contextlib.contextmanager
+def _resume_advice(output: Path) -> Iterator[None]:
+    """Say how to go on when the user interrupts, if there is something to go on from."""
+    from bottlekit.training.resume import resume_path
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if resume_path(output).exists():
+            say(f"\nthe finished epochs are in {resume_path(output)}; the same command with --resume goes on")
+        raise

@@ -1,0 +1,249 @@
+"""The stages of `bottlekit train`: specs and files in, a checkpoint file out.
+
+    train_backbone     data, backbone name [, weights file]        -> net.safetensors
+    train_bottleneck   net.safetensors, bottleneck and codec specs -> split.safetensors
+
+Each writes its checkpoint whole once everything is measured, and keeps `<output>.resume` until then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import bottlekit
+from bottlekit.device.files import sha256_of_file
+from bottlekit.errors import CheckpointError, UsageError
+from bottlekit.models.backbones import backbone_from_name
+from bottlekit.models.checkpoint import Checkpoint, backbone_from_file, load_checkpoint, save_checkpoint
+from bottlekit.models.network import SplitNetwork
+from bottlekit.models.splits import split_spec, split_specs
+from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, to_dict
+from bottlekit.training.data import DataSet, dataset_from_name
+from bottlekit.training.evaluate import accuracy, payload_sizes
+from bottlekit.training.loop import History, fit, is_main_process, own_dice
+from bottlekit.training.recipe import Recipe
+from bottlekit.training.resume import refuse_to_forget, resume_path
+
+
+def train_backbone(
+    output: Path,
+    backbone: str,
+    data: DataSet,
+    recipe: Recipe,
+    seed: int = 0,
+    weights: Path | None = None,
+    resume: bool = False,
+    command: str = "",
+    quiet: bool = False,
+) -> Checkpoint:
+    """Train an uncompressed network and write its checkpoint to `output`.
+
+    `weights` (a torchvision state dict or a checkpoint) are what it starts from; weights for other classes keep
+    all but the last layer. With a recipe of 0 epochs they are taken as they are.
+    The checkpoint's accuracy is {"data", "images", "baseline"}, measured on the held-out images.
+    Raises UnknownNameError, UsageError, CheckpointError, DataError; BottlekitError if training diverges.
+    """
+    model = ModelSpec(backbone, len(data.classes), data.input_size)
+    split_specs(model)  # refuses an unknown backbone, and an input it cannot take
+    state_path = _state_path(output, resume)
+    with own_dice(seed):
+        if weights is None:
+            network = backbone_from_name(backbone, model.num_classes)
+        else:
+            network = backbone_from_file(weights, model, replace_classifier=recipe.epochs > 0)
+    origin = None if weights is None else {"file": str(weights), "sha256": sha256_of_file(str(weights))}
+    run = run_record("backbone", model, data, recipe, seed) | {"from": origin}
+    history = fit(
+        network,
+        data,
+        recipe,
+        seed,
+        title=backbone,
+        state_path=state_path,
+        resume=resume,
+        run=run,
+        quiet=quiet,
+    )
+    measured = {"data": data.name, "images": len(data.val), "baseline": accuracy(network, data.val)}
+    checkpoint = Checkpoint.from_network(
+        network,
+        model,
+        classes=tuple(data.classes),
+        preprocessing=data.preprocessing,
+        data=data.name,
+        accuracy=measured,
+        training=run | how_it_was_done(history, command),
+    )
+    _finish(output, checkpoint, state_path)
+    return checkpoint
+
+
+def train_bottleneck(
+    output: Path,
+    source: Path,
+    bottleneck: BottleneckSpec,
+    codec: CodecSpec,
+    recipe: Recipe,
+    data: DataSet | None = None,
+    seed: int = 0,
+    naive: bool = False,
+    resume: bool = False,
+    command: str = "",
+    quiet: bool = False,
+) -> Checkpoint:
+    """Put a bottleneck into the uncompressed network of the checkpoint `source`, train it, write `output`.
+
+    The whole network is trained end to end with the codec in the forward pass and the identity in its backward
+    pass (BottleNet, section 2.2). With `naive` the codec is left out of training and only evaluated, which is
+    the other way that section 3.3 compares. `data` None is what the checkpoint was trained on.
+
+    The checkpoint carries the uncompressed network too; its accuracy is {"data", "images", "baseline", "split",
+    "split_without_codec", "payload_bytes_mean"}, all measured on the held-out images.
+    Raises UnknownNameError, UsageError, CheckpointError, DataError; BottlekitError if training diverges.
+    """
+    checkpoint = load_checkpoint(source)
+    split_spec(checkpoint.model, bottleneck.split)
+    if data is None:
+        data = data_of_checkpoint(checkpoint, seed=seed)
+    check_data(checkpoint, data)
+    state_path = _state_path(output, resume)
+    baseline = uncompressed(checkpoint)
+    network = split_network(checkpoint, bottleneck, codec, seed)
+    origin = {"sha256": sha256_of_file(str(source)), "training": checkpoint.training}
+    run = run_record("bottleneck", checkpoint.model, data, recipe, seed) | {
+        "from": origin,
+        "bottleneck": to_dict(bottleneck),
+        "codec": to_dict(codec),
+        "compression_aware": not naive,
+    }
+    history = fit(
+        network,
+        data,
+        recipe,
+        seed,
+        with_codec=not naive,
+        title=f"{bottleneck.kind} at {bottleneck.split}",
+        state_path=state_path,
+        resume=resume,
+        run=run,
+        quiet=quiet,
+    )
+    measured = {
+        "data": data.name,
+        "images": len(data.val),
+        "baseline": accuracy(baseline.to(device_of(network)), data.val),
+        "split": accuracy(network, data.val, with_codec=True),
+        "split_without_codec": accuracy(network, data.val, with_codec=False),
+        "payload_bytes_mean": mean(payload_sizes(network, data.val)),
+    }
+    trained = Checkpoint.from_network(
+        network,
+        checkpoint.model,
+        classes=checkpoint.classes,
+        preprocessing=checkpoint.preprocessing,
+        data=data.name,
+        accuracy=measured,
+        baseline=baseline,
+        training=run | how_it_was_done(history, command),
+    )
+    _finish(output, trained, state_path)
+    return trained
+
+
+def split_network(checkpoint: Checkpoint, bottleneck: BottleneckSpec, codec: CodecSpec, seed: int) -> SplitNetwork:
+    """The checkpoint's uncompressed network with a new unit in it, whose random weights come from `seed`."""
+    with own_dice(seed):
+        return SplitNetwork(checkpoint.model, bottleneck, codec, backbone=uncompressed(checkpoint))
+
+
+def uncompressed(checkpoint: Checkpoint) -> nn.Module:
+    """A copy of the checkpoint's uncompressed network. Raises CheckpointError if it carries none."""
+    network = checkpoint.baseline()
+    if network is None:
+        raise CheckpointError(
+            f"{checkpoint.source} does not carry the network without its bottleneck; "
+            "start from the checkpoint that it was made from"
+        )
+    return network
+
+
+def data_of_checkpoint(checkpoint: Checkpoint, root: str | Path | None = None, seed: int = 0) -> DataSet:
+    """The data set that the checkpoint was trained on, at its input size; `root` if it has moved."""
+    name = checkpoint.data if root is None else checkpoint.data.partition(":")[0]
+    return dataset_from_name(name, root=root, input_size=checkpoint.model.input_size, seed=seed)
+
+
+def check_data(checkpoint: Checkpoint, data: DataSet) -> None:
+    """Raise UsageError unless the network can be trained further on this data set."""
+    if tuple(data.classes) != checkpoint.classes:
+        raise UsageError(
+            f"{data.name} has {len(data.classes)} classes ({', '.join(data.classes[:3])}, ...), and "
+            f"{checkpoint.source} was trained for {len(checkpoint.classes)} ({', '.join(checkpoint.classes[:3])}, "
+            "...); give it the data that it was trained on"
+        )
+    if data.preprocessing != checkpoint.preprocessing:
+        raise UsageError(
+            f"{checkpoint.source} prepares images with {to_dict(checkpoint.preprocessing)}, and {data.name} with "
+            f"{to_dict(data.preprocessing)}; give it the data and the input size that it was trained on"
+        )
+
+
+def run_record(phase: str, model: ModelSpec, data: DataSet, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """What makes a run this run and no other: an interrupted one is continued only if all of it is the same."""
+    return {
+        "phase": phase,
+        "model": to_dict(model),
+        "data": data.name,
+        "training_images": len(data.train),
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+    }
+
+
+def how_it_was_done(history: History, command: str) -> dict[str, Any]:
+    """The rest of a checkpoint's training record."""
+    return {
+        "history": history,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "bottlekit": bottlekit.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "command": command,
+    }
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device a network is on."""
+    return next(network.parameters()).device
+
+
+def mean(sizes: list[int]) -> float:
+    """The mean, to a tenth of a byte."""
+    return round(sum(sizes) / len(sizes), 1)
+
+
+def _state_path(output: Path, resume: bool) -> Path:
+    if output.is_dir():
+        raise UsageError(
+            f"{output} is a folder; -o must name the checkpoint file to write, {output}/net.safetensors say"
+        )
+    path = resume_path(output)
+    if not resume:
+        refuse_to_forget(path)
+    return path
+
+
+def _finish(output: Path, checkpoint: Checkpoint, state_path: Path) -> None:
+    """Write the checkpoint, then forget the state that would have continued the run."""
+    if is_main_process():
+        save_checkpoint(output, checkpoint)
+        state_path.unlink(missing_ok=True)
