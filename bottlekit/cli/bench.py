@@ -1,8 +1,175 @@
 """The verb `bottlekit bench`."""
 
-from bottlekit.errors import BottlekitError
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottlekit.cli.common import (
+    JsonOption,
+    QuietOption,
+    command_line,
+    emit,
+    is_quiet,
+    say,
+    set_quiet,
+    stderr_console,
+    stdout_console,
+)
+
+if TYPE_CHECKING:
+    from bottlekit.device.bench import Effort
+    from bottlekit.device.bundle import Bundle
+    from bottlekit.device.engine import Engine
 
 
-def bench() -> None:
-    """To be written."""
-    raise BottlekitError("bench is not written yet")
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, or a fleet: a folder of bundles.")],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="Whose engines to measure; they must run on this machine.")
+    ] = "cpu",
+    engines: Annotated[Path, typer.Option(help="The folder of engines that `bottlekit build` wrote.")] = Path(
+        "engines"
+    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The profile to write; replaced if it exists.")] = Path(
+        "profile.json"
+    ),
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="head, encode, decode, tail, full or baseline; may be given again. Without it, all of them."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Enough samples of a phase: p90 needs 64, p95 130, p99 662.", show_default="662"),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Enough time for a phase, if that comes first.", show_default="20")
+    ] = None,
+    warm_up: Annotated[
+        float | None,
+        typer.Option(help="Seconds to warm up at most; less if times are stable.", show_default="2"),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A glance: 64 samples or 3 seconds a phase, so p90 at best.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads for one operator; all cores without it.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV, too.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, too.")] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure how long each phase takes on this machine: head, encode, decode, tail, and the whole networks.
+
+    Every phase runs alone, in a process of its own, on the bundle's golden inputs. It is timed only after its
+    outputs were found equal to the golden ones. The profile keeps all samples; a percentile without enough of them
+    is left out.
+
+        bottlekit build fleet/ --target cpu
+
+        bottlekit bench fleet/ --target cpu -o profile.json
+    """
+    from bottlekit import __version__
+    from bottlekit.device.bench import QUICK, Effort, checked_effort, profile_from_entries
+    from bottlekit.device.bundle import fleet_from_path
+    from bottlekit.device.environment import environment
+    from bottlekit.device.files import write_json
+    from bottlekit.report.render import csv_from_table, markdown_from_table
+    from bottlekit.report.setups import phases_table
+
+    set_quiet(quiet)
+    usual = QUICK if quick else Effort()
+    effort = checked_effort(
+        Effort(
+            min_samples=usual.min_samples if samples is None else samples,
+            max_seconds=usual.max_seconds if seconds is None else seconds,
+            warm_up_seconds=usual.warm_up_seconds if warm_up is None else warm_up,
+        )
+    )
+    work = _work(fleet_from_path(str(bundle)), engines, target, phase)
+    here = environment(threads)
+    _warn_if_busy(here)
+    entries = _measure(work, effort, threads)
+    profile = profile_from_entries(entries, target, here, __version__, command_line())
+    table = phases_table(profile, f"Phases on {target}, {here['cpu'] or here['machine']}")
+    write_json(str(out), profile)
+    if csv is not None:
+        _write(csv, csv_from_table(table))
+    if markdown is not None:
+        _write(markdown, markdown_from_table(table))
+
+    def show() -> None:
+        from bottlekit.report.render import rich_from_table
+
+        console = stdout_console()
+        console.print(rich_from_table(table, console.width))
+
+    emit(profile, show, as_json)
+    _remark(profile)
+    say(f"wrote {out}; next: bottlekit plan {out} --link wifi")
+
+
+def _work(
+    fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] | None
+) -> list[tuple[Bundle, dict[str, Engine], list[str]]]:
+    """What to measure of each bundle, every engine checked: nobody waits to learn that the last one is missing."""
+    from bottlekit.device.bench import checked_phases
+    from bottlekit.device.engine import engines_for_bundle
+
+    work = []
+    for bundle in fleet:
+        engines = engines_for_bundle(str(engines_dir), bundle, target)
+        work.append((bundle, engines, checked_phases(bundle, engines, asked, target)))
+    return work
+
+
+def _measure(
+    work: list[tuple[Bundle, dict[str, Engine], list[str]]], effort: Effort, threads: int | None
+) -> list[dict[str, Any]]:
+    from rich.progress import Progress
+
+    from bottlekit.device.bench import bench_bundle
+
+    steps = [(bundle.name, phase) for bundle, _, phases in work for phase in phases]
+    entries = []
+    console = stderr_console()
+    with Progress(console=console, transient=True, disable=is_quiet() or not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(steps))
+        begun = iter(range(len(steps)))
+
+        def show(_phase: str) -> None:
+            step = next(begun)
+            progress.update(task, description=" ".join(steps[step]), completed=step)
+
+        for bundle, engines, phases in work:
+            entries.append(bench_bundle(bundle, engines, phases, effort, threads, on_phase=show))
+    return entries
+
+
+def _warn_if_busy(here: dict[str, Any]) -> None:
+    """Other processes on the same cores make every time longer."""
+    load, cores = here["load_average"], here["usable_cores"]
+    if load and cores and load[0] > 0.5 * cores:
+        say(f"this machine is busy (load {load[0]:g} on {cores} cores): times will be longer than they should be")
+
+
+def _remark(profile: dict[str, Any]) -> None:
+    """What to know about the numbers."""
+    unstable = [
+        f"{entry['bundle']['name']} {name}"
+        for entry in profile["bundles"]
+        for name, phase in entry["phases"].items()
+        if phase["summary"]["stable"] is False
+    ]
+    if unstable:
+        say(f"not stable, the thirds of the run differ by more than a tenth: {', '.join(unstable)}")
+
+
+def _write(path: Path, text: str) -> None:
+    from bottlekit.device.files import whole_file
+
+    with whole_file(str(path)) as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")

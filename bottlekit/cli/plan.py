@@ -1,8 +1,190 @@
 """The verb `bottlekit plan`."""
 
-from bottlekit.errors import BottlekitError
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet, stdout_console
+from bottlekit.errors import BundleError, ReportError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from bottlekit.specs import LinkSpec, Objective
 
 
-def plan() -> None:
-    """To be written."""
-    raise BottlekitError("plan is not written yet")
+def plan(
+    profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="What `bottlekit bench` wrote on the device.")],
+    link: Annotated[
+        list[str] | None,
+        typer.Option(help="3g, 4g or wifi; may be given again. Without it, all three.", show_default=False),
+    ] = None,
+    objective: Annotated[str, typer.Option(help="latency or energy: what to have least of.")] = "latency",
+    server_profile: Annotated[
+        Path | None,
+        typer.Option(help="What `bottlekit bench` wrote on the server; without it, the server is like the device."),
+    ] = None,
+    device_load: Annotated[
+        float, typer.Option(metavar="FACTOR", help="The device takes this many times as long as in the profile.")
+    ] = 1.0,
+    server_load: Annotated[
+        float, typer.Option(metavar="FACTOR", help="The server takes this many times as long as in the profile.")
+    ] = 1.0,
+    device_power_mw: Annotated[
+        float | None,
+        typer.Option(
+            help="What the device draws while it computes. Without it, what a Jetson TX2 drew in the papers.",
+            show_default="1306",
+        ),
+    ] = None,
+    uplink_mbps: Annotated[float | None, typer.Option(help="Mbit/s up, instead of the link's.")] = None,
+    downlink_mbps: Annotated[float | None, typer.Option(help="Mbit/s down, instead of the link's.")] = None,
+    rtt_ms: Annotated[float | None, typer.Option(help="Round-trip time; the papers count none.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Radio power per rate while sending, mW per Mbit/s.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Radio power at any rate, mW.")] = None,
+    no_beta: Annotated[
+        bool, typer.Option("--no-beta", help="Leave beta out, as the Butterfly and JointDNN papers do.")
+    ] = False,
+    downlink_bytes: Annotated[
+        float, typer.Option(metavar="BYTES", help="Count the way back for an answer of this size.")
+    ] = 0.0,
+    accuracy_floor: Annotated[
+        float | None, typer.Option(help="Only what is right at least this often, as a fraction 0..1.")
+    ] = None,
+    max_bytes: Annotated[float | None, typer.Option(help="Only what sends at most this much.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The plan to write; replaced if it exists.")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Choose where to cut: rank every split of a profile, mobile-only and cloud-only, for a network.
+
+    Device and server times come from the profiles, times and energies of the radio from the papers' models
+    (BottleNet and Butterfly, Algorithm 1). Every term is shown with its origin, best first.
+
+        bottlekit plan profile.json --link 3g --objective energy
+
+        bottlekit plan profile.json --uplink-mbps 40 --alpha 283 --beta 133
+    """
+    from bottlekit.device.files import sha256_of_file, write_json
+    from bottlekit.planning import OBJECTIVES, TX2_POWER_MW, plan_from_profile
+
+    set_quiet(quiet)
+    changes = {
+        "uplink_mbps": uplink_mbps,
+        "downlink_mbps": downlink_mbps,
+        "alpha_up_mw_per_mbps": alpha,
+        "beta_mw": beta,
+        "rtt_ms": rtt_ms,
+    }
+    links = _links(link, {name: value for name, value in changes.items() if value is not None})
+    if objective not in OBJECTIVES:
+        raise UnknownNameError("objective", objective, OBJECTIVES)
+    chosen: Objective = "energy" if objective == "energy" else "latency"
+    on_device = _profile_from_file(profile)
+    on_server = None if server_profile is None else _profile_from_file(server_profile)
+    plans = [
+        plan_from_profile(
+            on_device,
+            one,
+            chosen,
+            profile_sha256=sha256_of_file(str(profile)),
+            server_profile=on_server,
+            server_profile_sha256=None if server_profile is None else sha256_of_file(str(server_profile)),
+            where=str(profile),
+            server_where=str(server_profile),
+            device_load=device_load,
+            server_load=server_load,
+            device_power_mw=TX2_POWER_MW if device_power_mw is None else device_power_mw,
+            include_beta=not no_beta,
+            accuracy_floor=accuracy_floor,
+            max_bytes=max_bytes,
+            downlink_bytes=downlink_bytes,
+        )
+        for one in links
+    ]
+    # One link gives a plan; several give all of their plans, in the order asked for.
+    document = plans[0] if len(plans) == 1 else {"format": "bottlekit-plans", "version": 1, "plans": plans}
+    if out is not None:
+        write_json(str(out), document)
+    emit(document, lambda: _print(plans), as_json)
+    if out is not None:
+        say(f"wrote {out}")
+
+
+def _links(names: list[str] | None, changes: dict[str, float]) -> list[LinkSpec]:
+    """The links asked for by name, or the one that the numbers describe."""
+    from bottlekit.planning import LINKS, link_from_name
+    from bottlekit.specs import LinkSpec
+
+    if not changes:
+        links = [link_from_name(name) for name in names] if names else list(LINKS.values())
+        return list(dict.fromkeys(links))
+    if names is None:
+        missing = [
+            option
+            for field, option in (
+                ("uplink_mbps", "--uplink-mbps"),
+                ("alpha_up_mw_per_mbps", "--alpha"),
+                ("beta_mw", "--beta"),
+            )
+            if field not in changes
+        ]
+        if missing:
+            raise UsageError(
+                f"a link of your own needs {', '.join(missing)} as well; or name the one to change: --link wifi"
+            )
+        # Nothing is known of the way back: as fast and as costly as the way there.
+        return [
+            LinkSpec(
+                name="custom",
+                uplink_mbps=changes["uplink_mbps"],
+                downlink_mbps=changes.get("downlink_mbps", changes["uplink_mbps"]),
+                alpha_up_mw_per_mbps=changes["alpha_up_mw_per_mbps"],
+                alpha_down_mw_per_mbps=changes["alpha_up_mw_per_mbps"],
+                beta_mw=changes["beta_mw"],
+                rtt_ms=changes.get("rtt_ms", 0.0),
+            )
+        ]
+    if len(names) > 1:
+        raise UsageError("rates, round trip and power describe one link; give --link once with them")
+    named = link_from_name(names[0])
+    return [dataclasses.replace(named, name=f"{named.name}, changed", **changes)]
+
+
+def _profile_from_file(path: Path) -> dict[str, Any]:
+    from bottlekit.device.files import read_json
+
+    try:
+        return read_json(str(path), "profile")
+    except BundleError as error:
+        raise ReportError(str(error)) from error
+
+
+def _print(plans: list[dict[str, Any]]) -> None:
+    from bottlekit.report.render import rich_from_table
+    from bottlekit.report.setups import chosen_sentence, link_title, plan_table
+
+    console = stdout_console()
+    for plan in plans:
+        console.print(rich_from_table(plan_table(plan), console.width))
+        console.print(f"[bold]{link_title(plan)}[/bold]: {chosen_sentence(plan)}\n", soft_wrap=True)
+    _print_assumptions(plans[0]["assumptions"])
+
+
+def _print_assumptions(assumptions: dict[str, Any]) -> None:
+    """What the numbers rest on and cannot show."""
+    beta = "with beta" if assumptions["include_beta"] else "without beta"
+    words = [
+        f"device power {assumptions['device_power_mw']:.0f} mW (modelled)",
+        f"radio power {beta}",
+        f"server times from {assumptions['server_times']}",
+        f"framing {assumptions['framing']}",
+    ]
+    for name in ("device_load", "server_load"):
+        if assumptions[name] != 1.0:
+            words.append(f"{name.replace('_', ' ')} {assumptions[name]:g}")
+    say(f"assumed: {', '.join(words)}")

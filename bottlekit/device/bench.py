@@ -17,9 +17,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from . import errors
 from .bundle import PARTS, Bundle
 from .engine import Engine
-from .errors import BottlekitError, EngineError, UnknownNameError, UsageError
+from .errors import BottlekitError, EngineError, UnknownNameError, UsageError, WireError
 from .phases import Phase, checked_engine, loaded_phase, phases_of_bundle
 from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
+from .wire.overhead import framing_overhead_bytes
 
 FORMAT = "bottlekit-profile"
 VERSION = 1
@@ -70,14 +71,7 @@ def bench_bundle(
         UsageError: an effort that makes no sense, or an unknown phase.
     """
     effort = checked_effort(effort if effort is not None else Effort())
-    known = phases_of_bundle(bundle)
-    chosen = known if phases is None else list(phases)
-    # All engines first: nobody should wait for minutes to learn that the last one is missing.
-    for phase in chosen:
-        if phase not in known:
-            raise UnknownNameError("phase", phase, known)
-        if phase in PARTS:
-            checked_engine(bundle, phase, engines.get(phase))
+    chosen = checked_phases(bundle, engines, phases)
     measured = {}
     for phase in chosen:
         on_phase(phase)
@@ -98,9 +92,27 @@ def bench_bundle(
         "accuracy": manifest["accuracy"],
         "payload_bytes": manifest["payload_bytes"],
         "input_jpeg_bytes": manifest.get("input_jpeg_bytes"),
-        "framed_bytes": None,
+        "framed_bytes": _framed_bytes(manifest["payload_bytes"]["mean"]),
         "phases": measured,
     }
+
+
+def checked_phases(
+    bundle: Bundle, engines: Dict[str, Engine], phases: Optional[Sequence[str]] = None, target: str = "TARGET"
+) -> List[str]:
+    """The phases that can be measured: those asked for, all of the bundle's without; each with its engine.
+
+    Raises UnknownNameError for no phase of this bundle; EngineError for a missing or unfit engine, which says to
+    build it for `target`.
+    """
+    known = phases_of_bundle(bundle)
+    chosen = known if phases is None else list(phases)
+    for phase in chosen:
+        if phase not in known:
+            raise UnknownNameError("phase", phase, known)
+        if phase in PARTS:
+            checked_engine(bundle, phase, engines.get(phase), target)
+    return chosen
 
 
 def profile_from_entries(
@@ -116,6 +128,15 @@ def profile_from_entries(
         "environment": environment,
         "bundles": entries,
     }
+
+
+def _framed_bytes(payload_bytes: float) -> Optional[Dict[str, float]]:
+    """What is sent for a mean payload, all of it and without the payload; None on a machine without Thrift."""
+    try:
+        overhead = framing_overhead_bytes(round(payload_bytes))
+    except WireError:
+        return None
+    return {"request": payload_bytes + overhead, "overhead": overhead}
 
 
 def checked_effort(effort: Effort) -> Effort:

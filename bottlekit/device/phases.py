@@ -70,9 +70,12 @@ def loaded_phase(
         yield _codec_phase(bundle, name)
 
 
-def checked_engine(bundle: Bundle, part: str, engine: Optional[Engine]) -> Engine:
-    """The engine; EngineError unless it is this bundle's part, and was found equal when it was built."""
-    build = "bottlekit build {} --target {}".format(bundle.path, engine.target if engine else "TARGET")
+def checked_engine(bundle: Bundle, part: str, engine: Optional[Engine], target: str = "TARGET") -> Engine:
+    """The engine; EngineError unless it is this bundle's part, and was found equal when it was built.
+
+    `target` is what the error says to build for where there is no engine.
+    """
+    build = "bottlekit build {} --target {}".format(bundle.path, engine.target if engine else target)
     if engine is None:
         raise EngineError("there is no engine for the {} of {}; build it: {}".format(part, bundle.name, build))
     if engine.part != part or engine.bundle_sha256 != bundle.sha256:

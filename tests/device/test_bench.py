@@ -20,6 +20,7 @@ from bottlekit.device.errors import CodecError, EngineError, UnknownNameError, U
 from bottlekit.device.files import sha256_of_file
 from bottlekit.device.phases import PHASES, Phase, compare_decoded, loaded_phase, phases_of_bundle
 from bottlekit.device.stats import MINIMUM_COUNTS, summary
+from bottlekit.device.wire.overhead import framing_overhead_bytes
 
 FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
 SHORT = Effort(min_samples=8, max_seconds=5.0, warm_up_seconds=0.02)
@@ -206,6 +207,9 @@ def check_entry(entry, bundle, engines):
     }
     for name in ("accuracy", "payload_bytes", "input_jpeg_bytes"):
         assert entry[name] == bundle.manifest[name]
+    mean = bundle.manifest["payload_bytes"]["mean"]
+    overhead = framing_overhead_bytes(round(mean))
+    assert entry["framed_bytes"] == {"request": mean + overhead, "overhead": overhead}
     assert list(entry["phases"]) == ["head", "encode", "decode", "tail", "full", "baseline"]
     for name, phase in entry["phases"].items():
         assert phase["origin"] == "measured"
