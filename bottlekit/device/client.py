@@ -1,7 +1,6 @@
 """The client: the head runs here, the payload goes to a server, logits come back."""
 
 import contextlib
-import socket
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
@@ -9,12 +8,13 @@ import numpy as np
 
 from .. import __version__
 from .bundle import Bundle
-from .errors import BundleError, RemoteError, ServerUnreachableError, UsageError, WireError
+from .errors import BundleError, RemoteError, UsageError, WireError
 from .images import input_from_image
 from .ort_runner import OnnxRuntimeRunner
 from .pipeline import whole_part
 from .runners import Runner
 from .wire import load_rpc
+from .wire.addresses import connected_socket
 from .wire.answers import logits_from_answer
 from .wire.framing import (
     ANSWER_CONTAINER_LENGTH,
@@ -23,7 +23,7 @@ from .wire.framing import (
     MeteredSocket,
     compact_protocol,
 )
-from .wire.refusals import error_from_refused
+from .wire.refusals import error_from_refused, foreign_words
 
 
 class InferAnswer(NamedTuple):
@@ -128,6 +128,7 @@ class SplitClient:
 
     def ping(self, padding_bytes: int = 0) -> Tuple[float, Dict[str, int]]:
         """(round trip in ms, the server's load) of a request with so many bytes in it."""
+        self._connected()
         self._check_fits("a ping", padding_bytes)
         started = time.perf_counter()
         load = self._call("ping", bytes(padding_bytes))
@@ -141,8 +142,8 @@ class SplitClient:
     def _infer(self, method: str, part: str, data: bytes, top_k: int, times_ms: Dict[str, float]) -> InferAnswer:
         if not 0 <= top_k <= 32767:
             raise UsageError("top_k must be 0 (all logits) or at most 32767, not {}".format(top_k))
-        self._check_fits("the payload" if part == "tail" else "the image file", len(data))
         wire = self._connected()
+        self._check_fits("the payload" if part == "tail" else "the image file", len(data))
         started = time.perf_counter()
         answer = self._call(method, self._number, data, top_k)
         times_ms["round_trip"] = (time.perf_counter() - started) * 1e3
@@ -163,17 +164,9 @@ class SplitClient:
         )
 
     def _connect(self) -> None:
-        try:
-            connected = socket.create_connection(self._address, timeout=self._timeout_s)
-        except (OSError, UnicodeError, OverflowError) as error:
-            raise ServerUnreachableError(
-                "no server answers at {} ({}); start one with: bottlekit serve FLEET --host {} --port {}".format(
-                    self._where, _reason(error), *self._address
-                )
-            )
         from thrift.transport.TTransport import TFramedTransport
 
-        self._wire = MeteredSocket(connected, self._timeout_s)
+        self._wire = MeteredSocket(connected_socket(*self._address, self._timeout_s), self._timeout_s)
         self._open.callback(self._wire.close)
         framed = TFramedTransport(self._wire, ANSWER_FRAME_BYTES)
         self._client = self._rpc.service.Client(
@@ -183,23 +176,26 @@ class SplitClient:
     def _hello(self) -> None:
         """Say hello and find this bundle among the server's."""
         welcome = self._call("hello", self._rpc.constants.PROTOCOL, __version__)
-        offered = welcome.bundles or []
-        names = ", ".join("{} ({})".format(info.name, (info.sha256 or "")[:8]) for info in offered) or "none"
+        if welcome.bundles is None or welcome.limits is None or welcome.limits.frame_bytes is None:
+            raise WireError("{} answers hello without its bundles and limits".format(self._where))
+        self._frame_bytes = welcome.limits.frame_bytes
         mine = self._bundle
-        for number, info in enumerate(offered):
+        for number, info in enumerate(welcome.bundles):
             if info.name == mine.name and info.sha256 == mine.sha256:
                 self._number = number
-                self._frame_bytes = welcome.limits.frame_bytes
                 return
-        same_name = [info for info in offered if info.name == mine.name]
-        if same_name:
-            raise BundleError(
-                "{} serves another export of {}: {} there, {} here; serve the same folder on both sides".format(
-                    self._where, mine.name, (same_name[0].sha256 or "")[:8], mine.sha256[:8]
+        for info in welcome.bundles:
+            if info.name == mine.name:
+                raise BundleError(
+                    "{} serves another export of {}: {} there, {} here; use the same folder on both sides".format(
+                        self._where, mine.name, _short(info.sha256), _short(mine.sha256)
+                    )
                 )
-            )
+        offered = ["{} ({})".format(foreign_words(info.name), _short(info.sha256)) for info in welcome.bundles]
         raise BundleError(
-            "{} does not serve {} ({}); it serves: {}".format(self._where, mine.name, mine.sha256[:8], names)
+            "{} does not serve {} ({}); it serves: {}".format(
+                self._where, mine.name, _short(mine.sha256), ", ".join(offered) or "nothing"
+            )
         )
 
     def _connected(self) -> MeteredSocket:
@@ -228,7 +224,7 @@ class SplitClient:
         except self._rpc.types.Refused as refused:
             error = error_from_refused(refused, self._where)
         except TApplicationException as failure:
-            error = RemoteError("{} could not answer {}: {}".format(self._where, method, failure))
+            error = RemoteError("{} could not answer {}: {}".format(self._where, method, foreign_words(failure)))
         except TTransportException as failure:
             self._hang_up()
             if failure.type == TTransportException.TIMED_OUT:
@@ -244,7 +240,7 @@ class SplitClient:
             self._hang_up()
             error = WireError(
                 "{} answers with something that is no bottlekit answer ({}: {})".format(
-                    self._where, type(failure).__name__, failure
+                    self._where, type(failure).__name__, foreign_words(failure)
                 )
             )
         raise error
@@ -254,7 +250,6 @@ class SplitClient:
         self._wire = None
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, socket.timeout):
-        return "no reply in time"
-    return str(getattr(error, "strerror", None) or error)
+def _short(sha256: object) -> str:
+    """Enough of a hash to see that two differ."""
+    return foreign_words(sha256)[:8]

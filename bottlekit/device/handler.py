@@ -8,7 +8,7 @@ from .service import Served, TailService
 from .wire import load_rpc
 from .wire.answers import answer_from_logits
 from .wire.framing import HELLO_FRAME_BYTES
-from .wire.refusals import refused_from_error
+from .wire.refusals import foreign_words, refused_from_error
 
 
 class Statistics:
@@ -72,7 +72,9 @@ class Conversation:
         if protocol != spoken:
             raise WireError(
                 "this server (bottlekit {}) speaks protocol {}, the client (bottlekit {}) {}; "
-                "install the same version on both sides".format(__version__, spoken, str(version)[:32], protocol)
+                "install the same version on both sides".format(
+                    __version__, spoken, foreign_words(version)[:32], protocol
+                )
             )
         types = self._rpc.types
         bundles = [

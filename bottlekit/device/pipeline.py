@@ -7,7 +7,6 @@ from typing import Any, Dict, Iterator, NamedTuple, Optional
 import numpy as np
 
 from .bundle import Bundle
-from .errors import EngineError
 from .ort_runner import OnnxRuntimeRunner
 from .runners import Runner
 
@@ -89,7 +88,5 @@ def local_split_from_bundle(bundle: Bundle, threads: Optional[int] = None) -> It
 def local_whole_from_bundle(bundle: Bundle, threads: Optional[int] = None) -> Iterator[LocalWhole]:
     """A LocalWhole on ONNX Runtime, its graph loaded for the length of the `with` block."""
     part = whole_part(bundle)
-    if part not in bundle.parts:
-        raise EngineError("{} has neither a baseline.onnx nor a full.onnx; export it again".format(bundle.path))
     with OnnxRuntimeRunner(bundle.onnx_path(part), threads=threads) as runner:
         yield LocalWhole(runner, part)

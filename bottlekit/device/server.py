@@ -2,17 +2,17 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from signal import SIGINT, SIGTERM
 from typing import Any, Callable, List, NamedTuple, Optional, Set, Tuple
 
 from .bundle import Bundle
-from .errors import AddressInUseError, UsageError, WireError
+from .errors import WireError
 from .handler import Conversation, Statistics
 from .service import RunnerFor, TailService, runner_from_onnx
 from .wire import load_rpc
+from .wire.addresses import listening_socket
 from .wire.framing import (
     FRAME_LENGTH,
     REQUEST_CONTAINER_LENGTH,
@@ -21,8 +21,6 @@ from .wire.framing import (
     frame_from_message,
 )
 
-# Payloads are decoded side by side; a tail runs for one request at a time and takes all cores by itself.
-WORKERS = 4
 # How often the watcher looks for connections that are late.
 WATCH_S = 0.1
 
@@ -80,7 +78,7 @@ class Server:
 
     def __enter__(self) -> "Server":
         with contextlib.ExitStack() as undo:
-            self._socket = undo.enter_context(contextlib.closing(_listening_socket(*self._asked_address)))
+            self._socket = undo.enter_context(contextlib.closing(listening_socket(*self._asked_address)))
             undo.enter_context(self._service)
             self._loop = undo.enter_context(contextlib.closing(asyncio.new_event_loop()))
             self._open = undo.pop_all()
@@ -128,7 +126,8 @@ class Server:
             for number in (SIGTERM, SIGINT):
                 self._loop.add_signal_handler(number, self.stop)
         tasks: Set[Any] = set()
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="bottlekit-serve") as pool:
+        # A thread for every client that may wait for a tail, so that a busy tail delays no hello and no ping.
+        with ThreadPoolExecutor(self._limits.connections, thread_name_prefix="bottlekit-serve") as pool:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 task = asyncio.ensure_future(self._converse(pool, reader, writer))
@@ -148,11 +147,13 @@ class Server:
         for connection in list(self._connections):
             if not connection.working:
                 connection.end("")
+        # A client accepted in this very moment takes a few turns of the loop to become a task, which then ends.
+        await asyncio.sleep(WATCH_S / 2)
         if tasks:
             await asyncio.wait(list(tasks), timeout=self._limits.drain_s)
         for connection in list(self._connections):
             connection.end("the server stops")
-        if tasks:
+        while tasks:
             await asyncio.wait(list(tasks))
 
     async def _end_the_late(self) -> None:
@@ -276,33 +277,3 @@ def server_from_fleet(
     """
     service = TailService(bundles, runner_for if runner_for is not None else runner_from_onnx())
     return Server(service, host, port, limits, say)
-
-
-def _listening_socket(host: str, port: int) -> socket.socket:
-    """Bind one address. Raises AddressInUseError, or UsageError for an address this machine does not have."""
-    where = "{}:{}".format(host, port)
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError, OverflowError) as error:
-        raise UsageError("{} is no address to listen on ({}); try --host 127.0.0.1".format(where, error))
-    family, kind, protocol, _, address = found[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        # At once: until somebody listens, Linux lets a second server bind the same address.
-        listening.listen(128)
-    except OSError as error:
-        listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise AddressInUseError(
-                "{} is in use: another program listens there; stop it or choose another --port (0 picks a free "
-                "one)".format(where)
-            )
-        if error.errno in (errno.EACCES, errno.EADDRNOTAVAIL):
-            raise UsageError(
-                "this machine may not listen on {} ({}); choose one of its own addresses and a port above "
-                "1023".format(where, error.strerror)
-            )
-        raise WireError("cannot listen on {}: {}".format(where, error.strerror or error))
-    return listening

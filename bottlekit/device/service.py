@@ -51,6 +51,8 @@ class TailService:
         self._runners: Dict[Tuple[int, str], Runner] = {}
         self._locks: Dict[Tuple[int, str], threading.Lock] = {}
         self._opening = threading.Lock()
+        # A small file can hold a large image: one of them in memory at a time.
+        self._decoding_image = threading.Lock()
 
     def __enter__(self) -> "TailService":
         with contextlib.ExitStack() as undo:
@@ -77,7 +79,8 @@ class TailService:
         """Decode an image file and run the whole network on it. Raises BundleError, DataError, EngineError."""
         bundle = self._bundle(number)
         started = time.perf_counter()
-        image = input_from_image(image_from_bytes(data, "the image sent"), bundle.preprocessing)
+        with self._decoding_image:
+            image = input_from_image(image_from_bytes(data, "the image sent"), bundle.preprocessing)
         decoded = time.perf_counter()
         logits = self._run(number, whole_part(bundle), {"image": image[np.newaxis]})
         return Served(logits, _us(started, decoded), _us(decoded, time.perf_counter()))

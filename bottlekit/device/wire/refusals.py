@@ -25,5 +25,10 @@ def error_from_refused(refused: Any, address: str) -> BottlekitError:
     """The error to raise for a Refused from the server at `address`."""
     code = load_rpc().types.Code
     kinds = {code.BUNDLE: BundleError, code.PAYLOAD: PayloadError, code.IMAGE: DataError}
-    message = " ".join(str(refused.message).split())[:500]
-    return kinds.get(refused.code, RemoteError)("{} refused: {}".format(address, message))
+    return kinds.get(refused.code, RemoteError)("{} refused: {}".format(address, foreign_words(refused.message)))
+
+
+def foreign_words(text: object) -> str:
+    """What the other end said, fit for a terminal: one line, not too long, no control characters."""
+    line = " ".join(str(text)[:2000].split())[:500]
+    return "".join(character if character.isprintable() else "?" for character in line)
