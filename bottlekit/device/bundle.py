@@ -14,7 +14,7 @@ A bundle may come from anywhere, so every field is checked before it is used, an
 
 import os
 import zipfile
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
@@ -117,21 +117,25 @@ class Bundle:
         """
         where = os.path.join(self.path, _GOLDEN_FILE)
         arrays = _arrays_from_npz(where)
-        batch = arrays["image"].shape[:1] if "image" in arrays else ()
-        logits = batch + (len(self.classes),)
-        expected = {"image": batch + self.input_shape[1:], "logits": logits, "full_logits": logits}
+        expected: Dict[str, Tuple[int, ...]] = {
+            "image": self.input_shape[1:],
+            "logits": (len(self.classes),),
+            "full_logits": (len(self.classes),),
+        }
         for name in ("feature", "codes", "decoded"):
-            expected[name] = batch + self.feature_shape
+            expected[name] = self.feature_shape
         if "baseline" in self.parts:
-            expected["baseline_logits"] = logits
-        for name, shape in sorted(expected.items()):
-            kind = np.dtype(np.uint8 if name == "codes" else np.float32)
+            expected["baseline_logits"] = (len(self.classes),)
+        for name in expected:
             if name not in arrays:
                 raise BundleError("{} lacks the array {}; export the bundle again".format(where, name))
-            if arrays[name].shape != shape or arrays[name].dtype != kind:
+        samples = max(1, len(arrays["logits"]) if arrays["logits"].ndim else 1)
+        for name, shape in expected.items():
+            kind = np.dtype(np.uint8 if name == "codes" else np.float32)
+            if arrays[name].shape != (samples,) + shape or arrays[name].dtype != kind:
                 raise BundleError(
                     "{}: {} is {} {}, not {} {}; export the bundle again".format(
-                        where, name, arrays[name].dtype, arrays[name].shape, kind, shape
+                        where, name, arrays[name].dtype, arrays[name].shape, kind, (samples,) + shape
                     )
                 )
         return arrays

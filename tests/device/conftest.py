@@ -22,6 +22,8 @@ def pytest_configure(config):
         config.addinivalue_line("markers", "slow: takes more than a few seconds; left out of the fast tier")
         config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
         config.addinivalue_line("filterwarnings", "error")
+        # The last Hypothesis for Python 3.6 reports a failure through a private class of pytest.
+        config.addinivalue_line("filterwarnings", "ignore:A private pytest class")
 
 
 @pytest.fixture
