@@ -22,7 +22,7 @@ from torch import nn
 
 import bottlekit
 from bottlekit.device.bundle import FORMAT, VERSION, Bundle
-from bottlekit.device.codecs import Codec, codec_from_spec
+from bottlekit.device.codecs import Codec
 from bottlekit.device.files import sha256_of_file, whole_folder, write_json
 from bottlekit.export.equivalence import (
     Comparison,
@@ -39,6 +39,7 @@ from bottlekit.export.networks import WithoutCodec, network_from_folder, network
 from bottlekit.export.sessions import Array
 from bottlekit.export.source import Source, Untrained, source_from_file
 from bottlekit.models.macs import macs
+from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import to_dict
 
 # Inputs of the gate, which also become the golden arrays.
@@ -82,12 +83,12 @@ def bundle_from_checkpoint(
     source = source_from_file(Path(checkpoint_path), split, untrained)
     held_out = held_out_from_checkpoint(source.checkpoint, Path(data_root) if data_root else None, images, say)
     samples = gate_inputs(source.network.model.input_size, held_out)
-    codec = codec_from_spec(to_dict(source.network.codec), source.network.feature_shape)
+    codec = source.network.codec_layer.codec
     with whole_folder(str(out_dir), force=force) as temporary:
         folder = Path(temporary)
-        opsets = write_graphs(source, folder, dynamic_batch, progress)
+        opsets = write_graphs(source.network, source.baseline, folder, dynamic_batch, progress)
         progress("comparing the graphs with the network")
-        comparisons = prove(source, folder, codec, samples, dynamic_batch)
+        comparisons = prove(source.network, source.baseline, folder, samples, dynamic_batch)
         with network_from_folder(folder, codec, batch=1, baseline=source.baseline is not None) as network:
             golden = golden_arrays(network, codec, samples)
         np.savez_compressed(folder / "golden.npz", **golden)
@@ -118,17 +119,23 @@ def bundle_from_checkpoint(
     return Bundle.load(str(out_dir), verify=False)
 
 
-def write_graphs(source: Source, folder: Path, dynamic_batch: bool, progress: Listener = _silent) -> dict[str, int]:
+def write_graphs(
+    network: SplitNetwork,
+    baseline: nn.Module | None,
+    folder: Path,
+    dynamic_batch: bool,
+    progress: Listener = _silent,
+) -> dict[str, int]:
     """Write head, tail, full and (where there is one) baseline .onnx; return {file name: opset read back}."""
-    size = source.network.model.input_size
-    image, feature = torch.zeros(1, 3, size, size), torch.zeros(1, *source.network.feature_shape)
+    size = network.model.input_size
+    image, feature = torch.zeros(1, 3, size, size), torch.zeros(1, *network.feature_shape)
     parts: list[tuple[str, nn.Module, torch.Tensor, str, str]] = [
-        ("head", source.network.head, image, "image", "feature"),
-        ("tail", source.network.tail, feature, "feature", "logits"),
-        ("full", WithoutCodec(source.network), image, "image", "logits"),
+        ("head", network.head, image, "image", "feature"),
+        ("tail", network.tail, feature, "feature", "logits"),
+        ("full", WithoutCodec(network), image, "image", "logits"),
     ]
-    if source.baseline is not None:
-        parts.append(("baseline", source.baseline, image, "image", "logits"))
+    if baseline is not None:
+        parts.append(("baseline", baseline, image, "image", "logits"))
     opsets = {}
     for part, module, example, input_name, output_name in parts:
         progress(f"writing {part}.onnx")
@@ -137,13 +144,16 @@ def write_graphs(source: Source, folder: Path, dynamic_batch: bool, progress: Li
     return opsets
 
 
-def prove(source: Source, folder: Path, codec: Codec, samples: Array, dynamic_batch: bool) -> list[Comparison]:
+def prove(
+    network: SplitNetwork, baseline: nn.Module | None, folder: Path, samples: Array, dynamic_batch: bool
+) -> list[Comparison]:
     """Compare the torch network with the files in `folder` on `samples` (k, 3, h, w): one at a time, and with a
     dynamic batch all at once too. Raises EquivalenceError if anything differs by more than rounding."""
-    expected = expected_from_network(network_from_torch(source.network, source.baseline), codec, samples)
+    codec = network.codec_layer.codec
+    expected = expected_from_network(network_from_torch(network, baseline), codec, samples)
     comparisons = []
     for batch in (1, len(samples)) if dynamic_batch else (1,):
-        with network_from_folder(folder, codec, batch, source.baseline is not None) as candidate:
+        with network_from_folder(folder, codec, batch, baseline is not None) as candidate:
             comparisons += compare_network(expected, candidate, codec, batch)
     require(comparisons)
     return comparisons

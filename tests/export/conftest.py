@@ -16,14 +16,12 @@ from polygraphy.logger import G_LOGGER
 from torch import nn
 
 from bottlekit.device.images import input_from_image
-from bottlekit.export.source import Source
-from bottlekit.models.checkpoint import Checkpoint
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, Preprocessing, to_dict
 
 Array = npt.NDArray[np.float32]
 Judge = Callable[[nn.Module, Path, Array], bool]
-MakeSource = Callable[..., Source]
+MakeNetwork = Callable[..., SplitNetwork]
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +39,8 @@ def photographs() -> Callable[[int], Array]:
 
 
 @pytest.fixture(scope="session")
-def make_source(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> MakeSource:
-    """The function (model, bottleneck, codec, images, backbone) -> Source with lived-in batch norms.
+def make_network(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> MakeNetwork:
+    """The function (model, bottleneck, codec, images, backbone) -> SplitNetwork with lived-in batch norms.
 
     A `backbone` that is given is lived in already and is shared; only the unit gets statistics then.
     """
@@ -53,8 +51,7 @@ def make_source(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> Mak
         codec: CodecSpec,
         images: Array,
         backbone: nn.Module | None = None,
-        with_baseline: bool = False,
-    ) -> Source:
+    ) -> SplitNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             network = SplitNetwork(model, bottleneck, codec, backbone)
@@ -64,16 +61,7 @@ def make_source(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> Mak
             with torch.no_grad():
                 feature = network.head.backbone(torch.from_numpy(images))
             lived_in(network.unit, feature)
-        checkpoint = Checkpoint.from_network(
-            network,
-            model,
-            classes=tuple(str(index) for index in range(model.num_classes)),
-            preprocessing=Preprocessing(resize=model.input_size, crop=model.input_size),
-            data="",
-            accuracy={},
-        )
-        baseline = network.backbone if with_baseline else None
-        return Source(checkpoint, network, baseline, trained=True, sha256="0" * 64)
+        return network
 
     return make
 

@@ -15,8 +15,8 @@ from torch import nn
 from bottlekit.device.codecs import codec_from_spec
 from bottlekit.export.bundle_writer import prove, write_graphs
 from bottlekit.export.networks import WithoutCodec
-from bottlekit.export.source import Source
 from bottlekit.models.backbones import backbone_from_name
+from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, to_dict
 
 Array = npt.NDArray[np.float32]
@@ -41,13 +41,15 @@ def resnet50_at_224(photographs: Callable[[int], Array], lived_in: Callable[...,
 
 
 def check_block(
-    source: Source, samples: Array, folder: Path, polygraphy_agrees: Callable[[nn.Module, Path, Array], bool]
+    network: SplitNetwork,
+    baseline: nn.Module | None,
+    samples: Array,
+    folder: Path,
+    polygraphy_agrees: Callable[[nn.Module, Path, Array], bool],
 ) -> None:
-    network = source.network
-    codec = codec_from_spec(to_dict(network.codec), network.feature_shape)
-    assert set(write_graphs(source, folder, dynamic_batch=True).values()) == {13}
+    assert set(write_graphs(network, baseline, folder, dynamic_batch=True).values()) == {13}
 
-    comparisons = prove(source, folder, codec, samples, dynamic_batch=True)
+    comparisons = prove(network, baseline, folder, samples, dynamic_batch=True)
     assert all(comparison.passed for comparison in comparisons)
     assert {comparison.batch for comparison in comparisons} == {1, len(samples)}
 
@@ -56,6 +58,7 @@ def check_block(
     # Equality would prove nothing about dead features.
     assert all(one.std() > 1e-3 for one in feature)
     assert np.abs(feature).max() < 100
+    codec = codec_from_spec(to_dict(network.codec), network.feature_shape)
     decoded = np.stack([codec.decode(codec.encode(one)) for one in feature])
     assert polygraphy_agrees(network.head, folder / "head.onnx", samples)
     assert polygraphy_agrees(network.tail, folder / "tail.onnx", decoded)
@@ -69,14 +72,14 @@ def test_every_block_of_resnet50_at_224(
     channels: int,
     resnet50_at_224: nn.Module,
     photographs: Callable[[int], Array],
-    make_source: Callable[..., Source],
+    make_network: Callable[..., SplitNetwork],
     polygraphy_agrees: Callable[[nn.Module, Path, Array], bool],
     tmp_path: Path,
 ) -> None:
     samples = photographs(224)
     unit = BottleneckSpec("bottlenet", split, channels)
-    source = make_source(ModelSpec("resnet50", 100, 224), unit, JPEG, samples, resnet50_at_224)
-    check_block(source, samples, tmp_path, polygraphy_agrees)
+    network = make_network(ModelSpec("resnet50", 100, 224), unit, JPEG, samples, resnet50_at_224)
+    check_block(network, None, samples, tmp_path, polygraphy_agrees)
 
 
 @pytest.mark.parametrize(
@@ -91,13 +94,13 @@ def test_two_blocks_of_resnet50_at_64(
     unit: BottleneckSpec,
     codec: CodecSpec,
     photographs: Callable[[int], Array],
-    make_source: Callable[..., Source],
+    make_network: Callable[..., SplitNetwork],
     polygraphy_agrees: Callable[[nn.Module, Path, Array], bool],
     tmp_path: Path,
 ) -> None:
     samples = photographs(64)
-    source = make_source(ModelSpec("resnet50", 10, 64), unit, codec, samples)
-    check_block(source, samples, tmp_path, polygraphy_agrees)
+    network = make_network(ModelSpec("resnet50", 10, 64), unit, codec, samples)
+    check_block(network, None, samples, tmp_path, polygraphy_agrees)
 
 
 @pytest.mark.slow
@@ -116,26 +119,26 @@ def test_other_units_and_codecs(
     unit: BottleneckSpec,
     codec: CodecSpec,
     photographs: Callable[[int], Array],
-    make_source: Callable[..., Source],
+    make_network: Callable[..., SplitNetwork],
     polygraphy_agrees: Callable[[nn.Module, Path, Array], bool],
     tmp_path: Path,
 ) -> None:
     samples = photographs(64)
-    source = make_source(ModelSpec("resnet50", 10, 64), unit, codec, samples, with_baseline=True)
-    check_block(source, samples, tmp_path, polygraphy_agrees)
-    assert polygraphy_agrees(source.network.backbone, tmp_path / "baseline.onnx", samples)
+    network = make_network(ModelSpec("resnet50", 10, 64), unit, codec, samples)
+    check_block(network, network.backbone, samples, tmp_path, polygraphy_agrees)
+    assert polygraphy_agrees(network.backbone, tmp_path / "baseline.onnx", samples)
 
 
 def test_polygraphy_sees_a_changed_weight(
     photographs: Callable[[int], Array],
-    make_source: Callable[..., Source],
+    make_network: Callable[..., SplitNetwork],
     polygraphy_agrees: Callable[[nn.Module, Path, Array], bool],
     tmp_path: Path,
 ) -> None:
     samples = photographs(64)
-    source = make_source(ModelSpec("resnet18", 10, 64), BottleneckSpec("bottlenet", "rb1", 2), JPEG, samples)
-    write_graphs(source, tmp_path, dynamic_batch=True)
-    assert polygraphy_agrees(source.network.head, tmp_path / "head.onnx", samples)
+    network = make_network(ModelSpec("resnet18", 10, 64), BottleneckSpec("bottlenet", "rb1", 2), JPEG, samples)
+    write_graphs(network, None, tmp_path, dynamic_batch=True)
+    assert polygraphy_agrees(network.head, tmp_path / "head.onnx", samples)
     with torch.no_grad():
-        source.network.backbone.get_parameter("conv1.weight")[0].mul_(1.01)
-    assert not polygraphy_agrees(source.network.head, tmp_path / "head.onnx", samples)
+        network.backbone.get_parameter("conv1.weight")[0].mul_(1.01)
+    assert not polygraphy_agrees(network.head, tmp_path / "head.onnx", samples)
