@@ -135,6 +135,7 @@ def _measure(
 
     steps = [(bundle.name, phase) for bundle, _, phases in work for phase in phases]
     entries = []
+    measured: dict[str, dict[str, Any]] = {}
     console = stderr_console()
     with Progress(console=console, transient=True, disable=is_quiet() or not console.is_terminal) as progress:
         task = progress.add_task("", total=len(steps))
@@ -145,7 +146,9 @@ def _measure(
             progress.update(task, description=" ".join(steps[step]), completed=step)
 
         for bundle, engines, phases in work:
-            entries.append(bench_bundle(bundle, engines, phases, effort, threads, on_phase=show))
+            entries.append(
+                bench_bundle(bundle, engines, phases, effort, threads, on_phase=show, measured_before=measured)
+            )
     return entries
 
 

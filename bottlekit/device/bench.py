@@ -53,6 +53,7 @@ def bench_bundle(
     threads: Optional[int] = None,
     in_process: bool = False,
     on_phase: Callable[[str], None] = lambda phase: None,
+    measured_before: Optional[Dict[str, Dict[str, Any]]] = None,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -64,6 +65,8 @@ def bench_bundle(
         threads: for one operator of an engine; None for all cores.
         in_process: measure in this process; the numbers are then only indicative.
         on_phase: called with a phase's name before it is measured.
+        measured_before: phases by their engine's hash, added to. The bundles of a fleet carry the same uncompressed
+            network: it is measured once, and the figures of all bundles agree.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
@@ -72,14 +75,18 @@ def bench_bundle(
     """
     effort = checked_effort(effort if effort is not None else Effort())
     chosen = checked_phases(bundle, engines, phases)
+    known = {} if measured_before is None else measured_before
+    measure = bench_phase if in_process else _bench_phase_apart
     measured = {}
     for phase in chosen:
         on_phase(phase)
         engine = engines.get(phase)
-        if in_process:
-            measured[phase] = bench_phase(bundle, phase, engine, effort, threads)
-        else:
-            measured[phase] = _bench_phase_apart(bundle, phase, engine, effort, threads)
+        if engine is not None and engine.sha256 in known:
+            measured[phase] = known[engine.sha256]
+            continue
+        measured[phase] = measure(bundle, phase, engine, effort, threads)
+        if engine is not None:
+            known[engine.sha256] = measured[phase]
     manifest = bundle.manifest
     return {
         "bundle": {

@@ -255,6 +255,14 @@ def test_a_process_that_dies_is_reported_with_its_last_words(bundle, engines, mo
         bench_bundle(bundle, engines, ["head"], SHORT)
 
 
+def test_a_network_that_two_bundles_share_is_measured_once(bundle, engines):
+    known = {}
+    first = bench_bundle(bundle, engines, ["baseline"], SHORT, in_process=True, measured_before=known)
+    again = bench_bundle(bundle, engines, ["baseline", "full"], SHORT, in_process=True, measured_before=known)
+    assert again["phases"]["baseline"] is first["phases"]["baseline"]
+    assert set(known) == {engines["baseline"].sha256, engines["full"].sha256}
+
+
 def test_only_the_phases_asked_for_need_engines(bundle):
     entry = bench_bundle(bundle, {}, ["decode", "encode"], SHORT, in_process=True)
     assert list(entry["phases"]) == ["decode", "encode"]
