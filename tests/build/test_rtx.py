@@ -1,0 +1,160 @@
+"""Real TensorRT-RTX plans, compiled with no GPU: FP16 by default, for two GPUs, refused with the parser's words."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from bottlekit.build import rtx
+from bottlekit.build.build import Step, build_bundle
+from bottlekit.device.bundle import Bundle
+from bottlekit.device.engine import Engine
+from bottlekit.device.runners import runner_from_engine
+from bottlekit.errors import EngineError, TargetError
+from bottlekit.targets.loader import target_from_name
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX has no package for this platform"
+)
+Tiny = Callable[..., Bundle]
+ADA = target_from_name("rtx-ada")
+
+
+@pytest.mark.parametrize("name", ["rtx-turing", "rtx-blackwell"])
+def test_a_real_bundle_compiles_for_two_gpus(
+    small_bundle: Bundle, tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target = target_from_name(name)
+    engines = build_bundle(small_bundle, target, tmp_path, ["head", "tail"])
+    for engine in engines:
+        sidecar = engine.sidecar
+        assert (engine.kind, engine.precision) == ("tensorrt_rtx", "fp16")
+        assert Path(engine.path).suffix == ".plan"
+        # FP16 weights: about two bytes for each FP32 weight's four.
+        assert sidecar["engine_bytes"] < 0.6 * Path(small_bundle.onnx_path(engine.part)).stat().st_size + 400_000
+        assert sidecar["key"]["sm"] == target.sm
+        assert sidecar["key"]["compiler_version"].count(".") == 3
+        assert sidecar["key"]["profiles"][("feature" if engine.part == "tail" else "image")][2][0] == 8
+        assert sidecar["lowered"]["passed"] is True
+        assert sidecar["lowered"]["mean_abs"] <= sidecar["lowered"]["tolerance"]
+        assert any("Engine generation completed" in line for line in sidecar["log"])
+        assert Engine.load(engine.path).sha256 == engine.sha256
+    assert engines[1].sidecar["lowered"]["top1_agreement"] == 1
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", ""), "compiling says nothing that nobody asked for"
+
+
+def test_a_plan_was_not_compared_and_does_not_run_here(
+    tiny_bundle: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtx, "nvidia_gpu_is_here", lambda: False)
+    (engine,) = build_bundle(tiny_bundle(), ADA, tmp_path, ["head"])
+    assert not engine.golden_compared
+    assert engine.why_not_compared == "no GPU on this machine: compiled ahead of time, not run"
+    with pytest.raises(TargetError, match="cannot run on this machine"):
+        runner_from_engine(engine)
+
+
+def test_each_gpu_gets_its_own_plan(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    plans = [
+        build_bundle(bundle, target_from_name(name), tmp_path, ["full"])[0] for name in ("rtx-turing", "rtx-ada")
+    ]
+    assert plans[0].path != plans[1].path
+    assert plans[0].sha256 != plans[1].sha256
+
+
+def test_fp32_is_compiled_as_it_is(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    (engine,) = build_bundle(tiny_bundle(), ADA, tmp_path, ["full"], precision="fp32")
+    assert engine.precision == "fp32"
+    assert engine.sidecar["key"]["lowering"] is None
+    assert "lowered" not in engine.sidecar
+
+
+def test_a_changed_precision_or_batch_is_named_and_rebuilt(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    def build(**asked: object) -> Step:
+        steps: list[Step] = []
+        build_bundle(tiny_bundle(), ADA, tmp_path / "out", ["head"], progress=steps.append, **asked)  # type: ignore
+        return steps[0]
+
+    assert build().state == "compiling"
+    assert build().state == "cached"
+    assert (build(precision="fp32").why or "").startswith("rebuilding: precision was fp16, is fp32; lowering was ")
+    assert build(precision="fp32").state == "cached"
+    why = build(precision="fp32", max_batch=2).why or ""
+    assert why.startswith('rebuilding: profiles was {"image": [[1, 3, 8, 8], [1, 3, 8, 8], [8, 3, 8, 8]]}, is ')
+
+
+def test_a_fixed_batch_needs_no_profile(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    def fix_batch(folder: Path) -> None:
+        for part in ("head", "tail", "full", "baseline"):
+            model = onnx.load(folder / f"{part}.onnx")
+            for value in (*model.graph.input, *model.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = 1
+            onnx.save(model, folder / f"{part}.onnx")
+
+    engines = build_bundle(tiny_bundle(fix_batch, dynamic_batch=False), ADA, tmp_path / "out")
+    assert [engine.sidecar["key"]["profiles"] for engine in engines] == [{}] * 4
+
+
+def unsupported_operator(folder: Path) -> None:
+    model = onnx.load(folder / "tail.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Gemm")
+    node.op_type, node.name = "Frobnicate", "the_odd_one"
+    onnx.save(model, folder / "tail.onnx")
+
+
+def test_an_unsupported_operator_is_refused_in_the_parsers_words(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(
+        EngineError,
+        match=r"TensorRT-RTX 1\.\S+ cannot parse .*tail\.onnx: node 'the_odd_one' \(Frobnicate\): .*Plugin not",
+    ) as caught:
+        build_bundle(tiny_bundle(unsupported_operator), ADA, out, ["tail"], precision="fp32")
+    assert "\n" not in str(caught.value)
+    assert list(out.iterdir()) == []
+
+
+def scaled(folder: Path, factor: float) -> None:
+    model = onnx.load(folder / "tail.onnx")
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+    onnx.save(model, folder / "tail.onnx")
+
+
+def test_weights_that_do_not_fit_fp16_are_refused_with_advice(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    bundle = tiny_bundle(lambda folder: scaled(folder, 1e6))
+    out = tmp_path / "out"
+    with pytest.raises(EngineError, match=r"FP16 ends at 65504; build with --precision fp32"):
+        build_bundle(bundle, ADA, out, ["tail"])
+    assert list(out.iterdir()) == []
+    (engine,) = build_bundle(bundle, ADA, out, ["tail"], precision="fp32")
+    assert engine.precision == "fp32"
+
+
+def test_a_graph_that_does_not_survive_fp16_is_refused_with_advice(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    # Weights below FP16's smallest number: they become that number, and the logits other logits.
+    bundle = tiny_bundle(lambda folder: scaled(folder, 1e-9))
+    out = tmp_path / "out"
+    with pytest.raises(EngineError, match=r"FP16 changes what the tail of tiny-rb1 computes.*--precision fp32"):
+        build_bundle(bundle, ADA, out, ["tail"])
+    assert list(out.iterdir()) == []
+
+
+def test_a_build_that_dies_leaves_nothing(
+    tiny_bundle: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(rtx, "plan_from_onnx", dies)
+    out = tmp_path / "out"
+    with pytest.raises(MemoryError):
+        build_bundle(tiny_bundle(), ADA, out, ["head"])
+    assert list(out.iterdir()) == []

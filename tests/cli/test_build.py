@@ -1,0 +1,145 @@
+"""`bottlekit build`: engines, words and JSON, exit codes; and what it refuses in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bottlekit.cli import common
+from bottlekit.cli.main import app
+from bottlekit.device.engine import Engine
+
+FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX has no package for this platform"
+)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(name="build")
+def _build(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """A function that types `bottlekit build ...` in an empty folder: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["bottlekit", "build", *map(str, arguments)])
+        monkeypatch.setattr(common, "_quiet", False)
+        code = common.run(app)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def test_a_fleet_is_built_for_the_cpu_and_says_so(build: Run, tmp_path: Path) -> None:
+    code, out, err = build(FLEET, "--target", "cpu")
+    assert code == 0
+    assert "engines/tiny-rb1-baseline-cpu.onnx" in out
+    assert "tiny-rb2 tail for cpu: built in" in err
+    assert "equals the golden outputs within" in err
+    assert sorted(path.name for path in (tmp_path / "engines").glob("*.onnx")) == [
+        *(f"tiny-rb1-{part}-cpu.onnx" for part in ("baseline", "full", "head", "tail")),
+        *(f"tiny-rb2-{part}-cpu.onnx" for part in ("full", "head", "tail")),
+    ]
+    engine = Engine.load(str(tmp_path / "engines" / "tiny-rb1-head-cpu.onnx"))
+    assert engine.sidecar["command"] == f"bottlekit build {FLEET} --target cpu"
+
+
+def test_json_is_the_only_thing_on_standard_output(build: Run, tmp_path: Path) -> None:
+    arguments = (FLEET / "rb1", "-t", "cpu", "-o", "out", "--part", "head", "--part", "tail", "--json")
+    code, out, err = build(*arguments)
+    assert code == 0
+    assert err
+    rows = json.loads(out)["engines"]
+    assert [(row["part"], row["cached"], row["golden"]["compared"]) for row in rows] == [
+        ("head", False, True),
+        ("tail", False, True),
+    ]
+    for row in rows:
+        assert Engine.load(str(tmp_path / row["path"])).sha256 == row["engine_sha256"]
+    code, out, err = build(*arguments)
+    assert [row["cached"] for row in json.loads(out)["engines"]] == [True, True]
+    assert "tiny-rb1 head for cpu: nothing changed, kept out/tiny-rb1-head-cpu.onnx" in err
+
+
+def test_quiet_says_only_the_result(build: Run) -> None:
+    code, out, err = build(FLEET / "rb1", "-t", "cpu", "--quiet")
+    assert (code, err) == (0, "")
+    assert "tiny-rb1-head-cpu.onnx" in out
+
+
+def test_force_builds_again_and_says_why(build: Run) -> None:
+    build(FLEET / "rb1", "-t", "cpu", "--part", "head")
+    code, _, err = build(FLEET / "rb1", "-t", "cpu", "--part", "head", "--force")
+    assert code == 0
+    assert "rebuilding: --force was given" in err
+
+
+@needs_rtx
+def test_real_plans_come_out_for_a_gpu_that_is_not_here(build: Run, tmp_path: Path) -> None:
+    code, out, err = build(FLEET / "rb1", "-t", "rtx-ada", "--json")
+    assert code == 0
+    rows = json.loads(out)["engines"]
+    assert [Path(row["path"]).suffix for row in rows] == [".plan"] * 4
+    assert all(row["precision"] == "fp16" and row["lowered"]["passed"] for row in rows)
+    assert all("not run" in row["golden"]["why_not"] for row in rows)
+    code, _, err = build(FLEET / "rb1", "-t", "rtx-ada", "--precision", "fp32", "--part", "head")
+    assert code == 0
+    assert "rebuilding: precision was fp16, is fp32" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((FLEET, "-t", "tx2"), 1, "cannot build for tx2 on this machine: it needs TensorRT 8.2 on the device"),
+        ((FLEET, "-t", "gtx1080ti"), 1, "it needs TensorRT 8.6 on the device"),
+        ((FLEET, "-t", "tx3"), 2, "target 'tx3' does not exist; there are: cpu, gtx1080ti"),
+        ((FLEET, "-t", "cpu", "--part", "middle"), 2, "part 'middle' does not exist; there are: head, tail"),
+        ((FLEET, "-t", "cpu", "--precision", "fp16"), 2, "--precision fp16 is not for cpu; it builds: fp32"),
+        ((FLEET, "-t", "cpu", "--max-batch", "4"), 2, "--max-batch is not for cpu"),
+        ((FLEET, "-t", "rtx-ada", "--max-batch", "0"), 2, "--max-batch must be at least 1"),
+        ((FLEET / "rb3", "-t", "cpu"), 1, "rb3"),
+        ((FLEET.parent / "paper_tables.json", "-t", "cpu"), 1, "is a file; a bundle is the folder"),
+        ((FLEET,), 2, "Missing option"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line_and_an_exit_code(
+    build: Run, tmp_path: Path, arguments: tuple[object, ...], code: int, words: str
+) -> None:
+    actual, out, err = build(*arguments)
+    assert (actual, out) == (code, "")
+    assert words in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_bundle_that_was_changed_after_export_is_refused(build: Run, tmp_path: Path) -> None:
+    shutil.copytree(FLEET / "rb1", tmp_path / "changed")
+    (tmp_path / "changed" / "tail.onnx").write_bytes(b"changed")
+    code, _, err = build("changed", "-t", "cpu")
+    assert code == 1
+    assert err.startswith("bottlekit: changed/tail.onnx was changed after export")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_target_whose_compiler_is_missing_says_what_to_type(build: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else real(name))
+    code, _, err = build(FLEET, "-t", "rtx-ada")
+    assert code == 1
+    assert "type: pip install 'bottlekit[rtx]'" in err
+
+
+def test_an_engines_folder_that_cannot_be_made_is_one_line(build: Run, tmp_path: Path) -> None:
+    (tmp_path / "engines").write_text("in the way")
+    code, _, err = build(FLEET, "-t", "cpu", "-q")
+    assert code == 2
+    assert "cannot write" in err
+    assert err.count("\n") == 1
