@@ -108,6 +108,11 @@ class Bundle:
             )
         return os.path.join(self.path, part + ".onnx")
 
+    def onnx_sha256(self, part: str) -> str:
+        """The SHA-256 of a part's ONNX file, as bundle.json has it; BundleError where there is no such part."""
+        self.onnx_path(part)
+        return str(self._files[part + ".onnx"]["sha256"])
+
     def golden(self) -> Dict[str, np.ndarray]:
         """The golden arrays: image (k, 3, h, w), feature, codes and decoded (k, c, h', w'), logits (k, classes),
         full_logits, and baseline_logits where there is a baseline. Floats are float32, codes uint8.

@@ -75,7 +75,9 @@ def test_each_part_has_its_file(fake_bundle):
     bundle = Bundle.load(fake_bundle())
     for part in PARTS:
         with open(bundle.onnx_path(part), "rb") as file:
-            assert file.read() == b"no real graph: " + part.encode("ascii")
+            content = file.read()
+        assert content == b"no real graph: " + part.encode("ascii")
+        assert bundle.onnx_sha256(part) == hashlib.sha256(content).hexdigest()
 
 
 def test_a_bundle_without_a_baseline_says_so(fake_bundle):
@@ -86,6 +88,8 @@ def test_a_bundle_without_a_baseline_says_so(fake_bundle):
         bundle.onnx_path("baseline")
     with pytest.raises(BundleError, match=r"has no ../tail.onnx"):
         bundle.onnx_path("../tail")
+    with pytest.raises(BundleError, match=r"has no baseline.onnx"):
+        bundle.onnx_sha256("baseline")
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "png", "raw"])
