@@ -8,7 +8,7 @@ The same evaluation convention as torchvision's: short side resized, centre crop
 import io
 import os
 import warnings
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def image_from_file(path: str) -> np.ndarray:
     return image_from_bytes(data, where=path)
 
 
-def image_from_bytes(data: bytes, where: str = "image") -> np.ndarray:
+def image_from_bytes(data: bytes, where: str = "image", max_pixels: Optional[int] = None) -> np.ndarray:
     """The pixels of an image file's content, uint8 (h, w, 3), turned upright as its EXIF data says.
 
     Gray, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped, as torchvision's loader does;
@@ -53,6 +53,7 @@ def image_from_bytes(data: bytes, where: str = "image") -> np.ndarray:
     """
     from PIL import Image, UnidentifiedImageError
 
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
     if not data:
         raise DataError("{} is empty".format(where))
     try:
@@ -62,7 +63,7 @@ def image_from_bytes(data: bytes, where: str = "image") -> np.ndarray:
             _check_png(data)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
+                if width * height > limit:
                     raise Image.DecompressionBombError("{} x {} pixels".format(width, height))
                 image.load()
                 return np.ascontiguousarray(_upright(_rgb(image), _orientation(image)))
@@ -70,7 +71,7 @@ def image_from_bytes(data: bytes, where: str = "image") -> np.ndarray:
         # Ours, or Pillow's own where even its limit is passed.
         raise DataError(
             "{} is too large, images of up to {} million pixels are read: {}".format(
-                where, MAX_PIXELS // 1000000, _one_line(error)
+                where, limit // 1000000, _one_line(error)
             )
         )
     except UnidentifiedImageError:
