@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ _BUILD_PACKAGES = {
         ("onnxruntime", "bottlekit"),
     ),
 }
+
+# Where pip finds TensorRT-RTX; the extra of pyproject.toml names the same.
+_RTX_PLATFORM = "Linux x86_64"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,9 @@ def _why_not_build(target: TargetSpec) -> str | None:
         )
     for package, extra in _BUILD_PACKAGES[target.kind]:
         if importlib.util.find_spec(package) is None:
+            here = f"{platform.system()} {platform.machine()}"
+            if package == "tensorrt_rtx" and here != _RTX_PLATFORM:
+                return f"TensorRT-RTX comes for {_RTX_PLATFORM}, not for {here}; build there and copy the engines"
             return f"the Python package '{package}' is not installed; type: pip install '{extra}'"
     return None
 

@@ -65,6 +65,15 @@ def test_a_missing_package_says_what_to_type(without, package: str, extra: str) 
         require_buildable(target_from_name("rtx-ada"))
 
 
+def test_a_platform_without_tensorrt_rtx_is_told_where_there_is_one(
+    without, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without("tensorrt_rtx")
+    monkeypatch.setattr(room.platform, "machine", lambda: "aarch64")
+    why_not = availability(target_from_name("rtx-ada")).why_not_build
+    assert why_not == "TensorRT-RTX comes for Linux x86_64, not for Linux aarch64; build there and copy the engines"
+
+
 def test_without_onnx_runtime_the_cpu_is_out(without) -> None:
     without("onnxruntime")
     here = availability(target_from_name("cpu"))
