@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottlekit.cli.bottleneck_options import bottleneck_from_options, codec_from_options
 from bottlekit.cli.common import (
     ForceOption,
     JsonOption,
@@ -22,7 +23,6 @@ from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
     from bottlekit.device.bundle import Bundle
-    from bottlekit.export.source import Untrained
 
 _UNTRAINED_PANEL = "With --untrained"
 
@@ -69,13 +69,21 @@ def export(
     ] = None,
     channels: Annotated[
         int | None,
-        typer.Option(help="Channels that cross the cut.", show_default="1", rich_help_panel=_UNTRAINED_PANEL),
+        typer.Option(help="Channels that cross the cut.", show_default="2", rich_help_panel=_UNTRAINED_PANEL),
     ] = None,
     spatial: Annotated[
         int | None,
         typer.Option(
             help="Factor of spatial reduction.",
             show_default="2; 1 for butterfly",
+            rich_help_panel=_UNTRAINED_PANEL,
+        ),
+    ] = None,
+    kernel: Annotated[
+        int | None,
+        typer.Option(
+            help="Filter size of the spatial reduction.",
+            show_default="spatial + 1, at least 3",
             rich_help_panel=_UNTRAINED_PANEL,
         ),
     ] = None,
@@ -105,12 +113,27 @@ def export(
         "--unit": unit,
         "--channels": channels,
         "--spatial": spatial,
+        "--kernel": kernel,
         "--codec": codec,
         "--bits": bits,
         "--quality": quality,
     }
     given = [option for option, value in for_untrained.items() if value is not None]
-    if given and not untrained:
+    without_training = None
+    if untrained:
+        if split is None:
+            raise UsageError(
+                "--untrained needs --split, the place to put the bottleneck; bottlekit models NAME lists them"
+            )
+        from bottlekit.export.source import Untrained
+
+        without_training = Untrained(
+            bottleneck_from_options(split, unit, channels, spatial, kernel),
+            codec_from_options(codec, unit, bits, quality),
+            backbone,
+            input_size,
+        )
+    elif given:
         raise UsageError(
             f"{', '.join(given)}: a trained checkpoint knows this itself; leave it out, or add --untrained"
         )
@@ -130,7 +153,7 @@ def export(
             force=force,
             command=command_line(),
             data_root=data_root,
-            untrained=_untrained(split, for_untrained) if untrained else None,
+            untrained=without_training,
             say=say,
             progress=status.update,
         )
@@ -138,31 +161,6 @@ def export(
         {"path": bundle.path, "sha256": bundle.sha256, "manifest": bundle.manifest},
         lambda: _print(bundle),
         as_json,
-    )
-
-
-def _untrained(split: str | None, options: dict[str, Any]) -> Untrained:
-    from bottlekit.export.source import Untrained
-    from bottlekit.specs import BottleneckSpec, CodecSpec
-
-    if split is None:
-        raise UsageError("--untrained needs --split, the place to put the bottleneck; see: bottlekit models NAME")
-    chosen = {name: value for name, value in options.items() if value is not None}
-    butterfly = chosen.get("--unit") == "butterfly"
-    return Untrained(
-        BottleneckSpec(
-            kind=chosen.get("--unit", "bottlenet"),
-            split=split,
-            channels=chosen.get("--channels", 1),
-            spatial=chosen.get("--spatial", 1 if butterfly else 2),
-        ),
-        CodecSpec(
-            name=chosen.get("--codec", "raw" if butterfly else "jpeg"),
-            bits=chosen.get("--bits", 8),
-            quality=chosen.get("--quality", 20),
-        ),
-        backbone=chosen.get("--backbone"),
-        input_size=chosen.get("--input-size"),
     )
 
 

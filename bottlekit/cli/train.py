@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottlekit.cli.bottleneck_options import bottleneck_from_options, codec_from_options
 from bottlekit.cli.common import (
     ForceOption,
     JsonOption,
@@ -23,7 +24,6 @@ from bottlekit.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bottlekit.specs import BottleneckSpec, CodecSpec
     from bottlekit.training.data import DataSet
     from bottlekit.training.recipe import Phase, Recipe
 
@@ -201,8 +201,8 @@ def train(
     _refuse(network_options, "is fixed by the checkpoint that --from names; leave it out")
     images = _images_for(source, split, data, data_root, seed)
     how = _recipe(recipe, images, "bottleneck", changes)
-    bottleneck = _bottleneck(split or "", unit or "bottlenet", channels, spatial, kernel)
-    coder = _codec(codec or ("raw" if unit == "butterfly" else "jpeg"), bits, quality)
+    bottleneck = bottleneck_from_options(split or "", unit, channels, spatial, kernel)
+    coder = codec_from_options(codec, unit, bits, quality)
     if sweep is None:
         from bottlekit.training.train import train_bottleneck
 
@@ -249,28 +249,6 @@ def _recipe(name: str | None, images: DataSet, phase: Phase, changes: dict[str, 
     from bottlekit.training.recipe import default_recipe_name, recipe_from_name
 
     return recipe_from_name(name or default_recipe_name(images.name), phase, **changes)
-
-
-def _bottleneck(
-    split: str, unit: str, channels: int | None, spatial: int | None, kernel: int | None
-) -> BottleneckSpec:
-    from bottlekit.specs import BottleneckSpec
-
-    if spatial is None:
-        spatial = 1 if unit == "butterfly" else 2
-    return BottleneckSpec(
-        unit,  # type: ignore[arg-type]  # the spec refuses what is no kind
-        split,
-        channels=2 if channels is None else channels,
-        spatial=spatial,
-        kernel=max(3, spatial + 1) if kernel is None else kernel,
-    )
-
-
-def _codec(name: str, bits: int | None, quality: int | None) -> CodecSpec:
-    from bottlekit.specs import CodecSpec
-
-    return CodecSpec(name, bits=8 if bits is None else bits, quality=20 if quality is None else quality)
 
 
 def _qualities(text: str) -> list[int]:

@@ -14,7 +14,7 @@ from bottlekit.models.backbones import backbone_on_meta
 from bottlekit.models.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from bottlekit.models.foreign import backbone_from_state, backbone_state_from_file, classifier_of
 from bottlekit.models.network import SplitNetwork
-from bottlekit.models.splits import split_spec
+from bottlekit.models.splits import split_names, split_spec
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, Preprocessing
 
 # What an untrained unit starts from, so that the same command gives the same bundle.
@@ -62,25 +62,25 @@ def source_from_file(path: Path, split: str | None, untrained: Untrained | None)
     """
     if untrained is not None:
         return _with_untrained_unit(path, untrained)
-    if path.is_file() and not is_checkpoint(path):
+    if path.is_file() and path.suffix != ".safetensors":
         raise UsageError(
-            f"{path} is no bottlekit checkpoint; train a bottleneck in it first (bottlekit train --help), or pass "
-            "--untrained --backbone NAME to export one that nobody trained"
+            f"{path} is no bottlekit checkpoint; make one of your own weights: bottlekit train --weights {path} "
+            "--epochs 0 --backbone NAME -o net.safetensors; or pass --untrained --backbone NAME"
         )
     checkpoint = load_checkpoint(path)
     if split is not None:
         split_spec(checkpoint.model, split)
     if checkpoint.bottleneck is None:
+        command = training_command(path, split or split_names(checkpoint.model.backbone)[0])
         raise UsageError(
-            f"{path} holds {checkpoint.model.backbone} without a bottleneck; train one first: "
-            f"{training_command(path, split or 'rb1', checkpoint.data)}; or pass --untrained to export one that "
-            "nobody trained"
+            f"{path} holds {checkpoint.model.backbone} without a bottleneck; train one first: {command}; "
+            "or pass --untrained to export one that nobody trained"
         )
     trained = checkpoint.bottleneck.split
     if split is not None and split != trained:
         raise UsageError(
             f"{path} was trained for --split {trained}, not {split}; leave --split out, or train another: "
-            f"{training_command(path, split, checkpoint.data)}"
+            f"{training_command(path, split)}"
         )
     network = checkpoint.network()
     if not isinstance(network, SplitNetwork):
@@ -88,9 +88,9 @@ def source_from_file(path: Path, split: str | None, untrained: Untrained | None)
     return Source(checkpoint, network.eval(), checkpoint.baseline(), trained=True, sha256=sha256_of_file(str(path)))
 
 
-def training_command(path: Path, split: str, data: str) -> str:
+def training_command(path: Path, split: str) -> str:
     """What to type to get a trained bottleneck at `split`."""
-    return f"bottlekit train --data {data.partition(':')[0]} --backbone-from {path} --split {split}"
+    return f"bottlekit train --from {path} --split {split} -o {path.stem}-{split}.safetensors"
 
 
 def _with_untrained_unit(path: Path, untrained: Untrained) -> Source:
