@@ -85,9 +85,9 @@ def _why_not_build(target: TargetSpec) -> str | None:
         )
     for package, extra in _BUILD_PACKAGES[target.kind]:
         if importlib.util.find_spec(package) is None:
-            here = f"{platform.system()} {platform.machine()}"
-            if package == "tensorrt_rtx" and here != _RTX_PLATFORM:
-                return f"TensorRT-RTX comes for {_RTX_PLATFORM}, not for {here}; build there and copy the engines"
+            this = f"{platform.system()} {platform.machine()}"
+            if package == "tensorrt_rtx" and this != _RTX_PLATFORM:
+                return f"TensorRT-RTX comes for {_RTX_PLATFORM}, not for {this}; build there and copy the engines"
             return f"the Python package '{package}' is not installed; type: pip install '{extra}'"
     return None
 
