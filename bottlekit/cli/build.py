@@ -102,6 +102,6 @@ def _print_table(steps: list[Step]) -> None:
             row["precision"],
             f"{row['engine_bytes']:,}",
             "kept" if row["cached"] else f"{row['build_ms']:.0f}",
-            _compared(row),
+            f"within {row['golden']['max_abs']:.1g}" if row["golden"]["compared"] else "not compared",
         )
     stdout_console().print(table)
