@@ -46,7 +46,7 @@ def image_from_bytes(data: bytes, where: str = "image", max_pixels: Optional[int
     """The pixels of an image file's content, uint8 (h, w, 3), turned upright as its EXIF data says.
 
     Gray, palette, CMYK and 16-bit images become 8-bit RGB; transparency is dropped, as torchvision's loader does;
-    of an animation the first frame is taken.
+    of an animation the first frame is taken. `max_pixels` lowers the limit of MAX_PIXELS.
 
     Raises:
         DataError: empty, damaged or truncated, of another format, or too large; `where` names it in the message.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from signal import SIGINT, SIGTERM
+from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from typing import Any, Callable, List, NamedTuple, Optional, Set, Tuple
 
 from .bundle import Bundle
@@ -103,7 +103,10 @@ class Server:
         return self._address
 
     def run(self, until_signal: bool = False) -> None:
-        """Serve until `stop`; with `until_signal` (main thread only) until SIGTERM or SIGINT as well."""
+        """Serve until `stop`; with `until_signal` (main thread only) until SIGTERM or SIGINT as well.
+
+        A second signal ends the process at once.
+        """
         if self._address is None:
             raise WireError("the server is not open; use it inside `with server:`")
         self._loop.run_until_complete(self._serve(until_signal))
@@ -113,6 +116,13 @@ class Server:
         self._stop_asked = True
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to stop
             self._loop.call_soon_threadsafe(self._set_stopping)
+
+    def _stop_by_signal(self) -> None:
+        # A tail may hang: the second signal ends the process as if the first had never been waited for.
+        for number in (SIGTERM, SIGINT):
+            self._loop.remove_signal_handler(number)
+            signal(number, SIG_DFL)
+        self.stop()
 
     def _set_stopping(self) -> None:
         if self._stopping is not None:
@@ -124,7 +134,7 @@ class Server:
             self._stopping.set()
         if until_signal:
             for number in (SIGTERM, SIGINT):
-                self._loop.add_signal_handler(number, self.stop)
+                self._loop.add_signal_handler(number, self._stop_by_signal)
         tasks: Set[Any] = set()
         # A thread for every client that may wait for a tail, so that a busy tail delays no hello and no ping.
         with ThreadPoolExecutor(self._limits.connections, thread_name_prefix="bottlekit-serve") as pool:
@@ -168,11 +178,11 @@ class Server:
     ) -> None:
         """One connection, from its first byte to its last."""
         connection = _Connection(writer)
-        if len(self._connections) >= self._limits.connections:
-            connection.end("{} clients are connected, that is the limit".format(len(self._connections)))
         self._connections.add(connection)
         self._statistics.connections = len(self._connections)
         try:
+            if len(self._connections) > self._limits.connections:
+                raise WireError("{} clients are connected, that is the limit".format(self._limits.connections))
             await self._answer_frames(pool, reader, connection)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # the client has hung up, or was ended, which has its reason
@@ -242,9 +252,9 @@ class _Connection:
         self.deadline = float("inf")
         self.working = False
         self.ended_because = ""
-        connected = writer.get_extra_info("socket")
-        # An answer is one small segment; asyncio sets this by itself only where the socket names its protocol.
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # the client is gone already, which the first read will tell
+            # An answer is one small segment; asyncio sets this itself only where the socket names its protocol.
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def expect(self, what: str, deadline: float) -> None:
         """Wait for `what` until `deadline`, on the event loop's clock."""

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from .pipeline import whole_part
 from .runners import Runner, runner_from_engine
 from .wire.answers import MAX_CLASSES
 
+# A phone's photograph. Decoded, it takes 50 MB, however few bytes its file has.
+MAX_IMAGE_PIXELS = 1 << 24
+
 RunnerFor = Callable[[Bundle, str], Runner]
 
 
@@ -27,13 +30,21 @@ class Served(NamedTuple):
     tail_us: int
 
 
+class _Loaded(NamedTuple):
+    """An open runner, and what its callers hold while they use it: a runner takes one at a time."""
+
+    runner: Runner
+    lock: threading.Lock
+
+
 class TailService:
     """The tails of a fleet, loaded, and the one function that runs one.
 
     payload --codec.decode--> feature (1, c, h, w) --tail--> logits (classes,)
 
-    `runner_for(bundle, part)` gives the runner of a part, not yet open. The tails are opened by `with`, so
-    that what cannot run fails before anyone connects; whole networks when a client first asks for one.
+    `runner_for(bundle, part)` gives the runner of a part, not yet open. The tails are opened by `with` and run
+    once, so that what does not work fails before anyone connects, and the first client does not wait for what
+    happens only once. Whole networks are opened when a client first asks for one.
     Any number of threads may call `run_tail` and `run_whole`.
     """
 
@@ -48,8 +59,8 @@ class TailService:
         self.bundles = list(bundles)
         self._runner_for = runner_for
         self._open = contextlib.ExitStack()
-        self._runners: Dict[Tuple[int, str], Runner] = {}
-        self._locks: Dict[Tuple[int, str], threading.Lock] = {}
+        # By the graph's hash: the bundles of a fleet have their baseline in common, which is loaded once.
+        self._runners: Dict[str, _Loaded] = {}
         self._opening = threading.Lock()
         # A small file can hold a large image: one of them in memory at a time.
         self._decoding_image = threading.Lock()
@@ -57,8 +68,8 @@ class TailService:
     def __enter__(self) -> "TailService":
         with contextlib.ExitStack() as undo:
             undo.callback(self._open.close)
-            for number in range(len(self.bundles)):
-                self._opened(number, "tail")
+            for bundle in self.bundles:
+                self._try_out(bundle)
             undo.pop_all()
         return self
 
@@ -72,7 +83,7 @@ class TailService:
         started = time.perf_counter()
         feature = bundle.codec.decode(payload)
         decoded = time.perf_counter()
-        logits = self._run(number, "tail", {"feature": feature[np.newaxis]})
+        logits = self._run(bundle, "tail", {"feature": feature[np.newaxis]})
         return Served(logits, _us(started, decoded), _us(decoded, time.perf_counter()))
 
     def run_whole(self, number: int, data: bytes) -> Served:
@@ -80,9 +91,10 @@ class TailService:
         bundle = self._bundle(number)
         started = time.perf_counter()
         with self._decoding_image:
-            image = input_from_image(image_from_bytes(data, "the image sent"), bundle.preprocessing)
+            pixels = image_from_bytes(data, "the image sent", MAX_IMAGE_PIXELS)
+            image = input_from_image(pixels, bundle.preprocessing)
         decoded = time.perf_counter()
-        logits = self._run(number, whole_part(bundle), {"image": image[np.newaxis]})
+        logits = self._run(bundle, whole_part(bundle), {"image": image[np.newaxis]})
         return Served(logits, _us(started, decoded), _us(decoded, time.perf_counter()))
 
     @property
@@ -99,21 +111,30 @@ class TailService:
             )
         return self.bundles[number]
 
-    def _run(self, number: int, part: str, feeds: Dict[str, np.ndarray]) -> np.ndarray:
-        runner = self._opened(number, part)
-        # A runner takes one caller at a time; the others decode meanwhile.
-        with self._locks[number, part]:
-            logits: np.ndarray = runner.run(feeds)["logits"][0]
+    def _try_out(self, bundle: Bundle) -> None:
+        zeros = np.zeros((1,) + bundle.feature_shape, np.float32)
+        logits = self._run(bundle, "tail", {"feature": zeros})
+        if logits.shape != (len(bundle.classes),):
+            raise EngineError(
+                "the tail of {} gives {} logits, and the bundle has {} classes; export or build it again".format(
+                    bundle.name, logits.size, len(bundle.classes)
+                )
+            )
+
+    def _run(self, bundle: Bundle, part: str, feeds: Dict[str, np.ndarray]) -> np.ndarray:
+        loaded = self._loaded(bundle, part)
+        with loaded.lock:
+            logits: np.ndarray = loaded.runner.run(feeds)["logits"][0]
         return logits
 
-    def _opened(self, number: int, part: str) -> Runner:
-        key = (number, part)
-        with self._opening:
-            if key not in self._runners:
-                runner = self._runner_for(self.bundles[number], part)
-                self._locks[key] = threading.Lock()
-                self._runners[key] = self._open.enter_context(runner)
-            return self._runners[key]
+    def _loaded(self, bundle: Bundle, part: str) -> _Loaded:
+        key = bundle.manifest["files"][part + ".onnx"]["sha256"]
+        if key not in self._runners:
+            with self._opening:
+                if key not in self._runners:
+                    runner = self._open.enter_context(self._runner_for(bundle, part))
+                    self._runners[key] = _Loaded(runner, threading.Lock())
+        return self._runners[key]
 
 
 def runner_from_onnx(threads: Optional[int] = None) -> RunnerFor:

@@ -237,6 +237,37 @@ def test_a_server_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
             client.ping()
 
 
+def test_a_second_signal_ends_a_server_whose_tail_hangs() -> None:
+    bundle = fleet_from_path(str(FLEET))[0]
+    code = f"""
+import time
+from bottlekit.device import bundle, server, service
+def hang(self, number, payload):
+    print("hangs", flush=True)
+    time.sleep(60)
+service.TailService.run_tail = hang
+with server.server_from_fleet(bundle.fleet_from_path({str(FLEET)!r}), port=0) as server:
+    print(server.address[1], flush=True)
+    server.run(until_signal=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert process.stdout is not None
+    try:
+        port = int(process.stdout.readline())
+        client = SplitClient(bundle, "127.0.0.1", port, timeout_s=1)
+        with client, pytest.raises(WireError, match="did not answer infer"):
+            client.infer_input(np.ones((1, 3, 8, 8), np.float32))
+        assert process.stdout.readline() == "hangs\n"
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+
+
 def test_a_server_killed_between_requests_is_one_error_line_for_the_client(pictures: Path) -> None:
     bundle = fleet_from_path(str(FLEET))[0]
     image = np.zeros((1, 3, 8, 8), np.float32)

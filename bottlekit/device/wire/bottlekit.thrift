@@ -17,8 +17,7 @@ enum Code {
   BUNDLE = 2,    // there is no bundle of that number
   PAYLOAD = 3,   // the bytes are no payload of that bundle
   IMAGE = 4,     // the bytes are no image
-  LIMIT = 5,     // larger than the server accepts
-  INTERNAL = 6   // the server failed; its log says how
+  INTERNAL = 5   // the server failed; its log says how
 }
 
 exception Refused {

@@ -63,9 +63,17 @@ class MeteredSocket:
         self.received_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Send all of `data`."""
+        """Send all of `data`. Raises TTransportException when the connection or the time is over."""
+        from thrift.transport.TTransport import TTransportException
+
         self._limit_wait()
-        self._socket.write(data)
+        try:
+            # TSocket.write would start the clock again for every piece that a slow peer takes.
+            self._socket.handle.sendall(data)
+        except socket.timeout as error:
+            raise TTransportException(TTransportException.TIMED_OUT, "write timeout", inner=error)
+        except OSError as error:
+            raise TTransportException(TTransportException.END_OF_FILE, str(error), inner=error)
         self.sent_bytes += len(data)
 
     def flush(self) -> None:

@@ -25,16 +25,14 @@ class Code(object):
     BUNDLE = 2
     PAYLOAD = 3
     IMAGE = 4
-    LIMIT = 5
-    INTERNAL = 6
+    INTERNAL = 5
 
     _VALUES_TO_NAMES = {
         1: "PROTOCOL",
         2: "BUNDLE",
         3: "PAYLOAD",
         4: "IMAGE",
-        5: "LIMIT",
-        6: "INTERNAL",
+        5: "INTERNAL",
     }
 
     _NAMES_TO_VALUES = {
@@ -42,8 +40,7 @@ class Code(object):
         "BUNDLE": 2,
         "PAYLOAD": 3,
         "IMAGE": 4,
-        "LIMIT": 5,
-        "INTERNAL": 6,
+        "INTERNAL": 5,
     }
 
 
