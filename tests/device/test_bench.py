@@ -141,6 +141,25 @@ def test_every_phase_of_a_bundle_gives_its_golden_outputs(bundle, engines, name)
     assert (result["compared"], result["samples"], phase.samples) == (True, 3, 3)
 
 
+def test_what_is_timed_is_what_the_phase_is_called(bundle, engines):
+    golden = bundle.golden()
+    for name, key, wanted in (
+        ("head", "feature", "feature"),
+        ("tail", "logits", "logits"),
+        ("full", "logits", "full_logits"),
+        ("baseline", "logits", "baseline_logits"),
+    ):
+        with loaded_phase(bundle, name, engines[name]) as phase:
+            for i in range(phase.samples):
+                assert phase.run(i)[key][0] == pytest.approx(golden[wanted][i], abs=1e-4)
+    payloads = [bundle.codec.encode(feature) for feature in golden["feature"]]
+    with loaded_phase(bundle, "encode") as phase:
+        assert [phase.run(i) for i in range(phase.samples)] == payloads
+    with loaded_phase(bundle, "decode") as phase:
+        for i in range(phase.samples):
+            np.testing.assert_array_equal(phase.run(i), bundle.codec.decode(payloads[i]))
+
+
 @pytest.mark.parametrize("name", ["encode", "decode"])
 def test_a_lossless_codec_must_be_exact(name):
     raw = Bundle.load(os.path.join(FLEET, "rb2"))

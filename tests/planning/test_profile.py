@@ -27,8 +27,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_bundles_come_in_the_order_of_their_split_points() -> None:
-    shuffled = {**PROFILE, "bundles": PROFILE["bundles"][::-1]}
-    assert [bundle.split for bundle in bundles_from_profile(shuffled)] == ["rb1", "rb4", "rb8"]
+    # Names come in another order than split points: net-rb10 before net-rb4.
+    profile = changed(
+        "bundles.2.bundle", {**PROFILE["bundles"][2]["bundle"], "name": "net-rb10", "split_index": 10}
+    )
+    profile["bundles"].reverse()
+    assert [bundle.name for bundle in bundles_from_profile(profile)] == ["net-rb1", "net-rb4", "net-rb10"]
 
 
 def test_values_arrive_where_they_belong() -> None:
