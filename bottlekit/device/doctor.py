@@ -12,6 +12,7 @@ import subprocess
 import sys
 from typing import Any, Dict, List, NamedTuple, Optional
 
+from .cuda_providers import open_provider
 from .errors import BottlekitError
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
@@ -117,8 +118,6 @@ def _jetpack(root: str) -> Check:
 
 
 def _gpu() -> Check:
-    from .cuda import open_provider
-
     try:
         with open_provider() as provider:
             facts = provider.device_facts()

@@ -8,9 +8,9 @@
 from typing import Optional
 
 from .engine import Engine
-from .errors import TargetError
 from .ort_runner import OnnxRuntimeRunner
 from .runner import Runner, TensorInfo, check_feeds, shape_text
+from .trt_runner import TensorRTRunner
 
 __all__ = ["Runner", "TensorInfo", "check_feeds", "runner_from_engine", "shape_text"]
 
@@ -18,11 +18,9 @@ __all__ = ["Runner", "TensorInfo", "check_feeds", "runner_from_engine", "shape_t
 def runner_from_engine(engine: Engine, threads: Optional[int] = None, spin: bool = True) -> Runner:
     """The runner for an engine's kind; nothing is loaded before `with`.
 
-    `threads` and `spin` are those of OnnxRuntimeRunner. TargetError for kinds that cannot run here.
+    `threads` and `spin` are those of OnnxRuntimeRunner; a plan runs on the GPU. TargetError, inside `with`, where
+    the machine has no GPU or not the TensorRT that the plan needs.
     """
     if engine.kind == "onnxruntime":
         return OnnxRuntimeRunner(engine.path, threads=threads, spin=spin)
-    raise TargetError(
-        "{} was compiled ahead of time for {} and cannot run on this machine, which has no GPU that bottlekit "
-        "can use; to run here, type: bottlekit build BUNDLE --target cpu".format(engine.path, engine.target)
-    )
+    return TensorRTRunner(engine.path, flavour=engine.kind)

@@ -11,7 +11,7 @@ import importlib
 import threading
 import time
 import weakref
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 
@@ -148,20 +148,27 @@ class PlanOptions(NamedTuple):
     """What a plan is compiled for.
 
     `sm` the compute capability ("8.9") where the compiler can be told, None for this machine's own GPU;
-    `profiles` the range of shapes of each input with free sizes; `workspace_bytes` the most scratch memory.
+    `profiles` the range of shapes of each input with free sizes; `workspace_bytes` the most scratch memory;
+    `precision` "typed" takes the types that are in the ONNX, "fp16" and "fp32" are flags of the builder up to
+    TensorRT 10, and `fp32_layers` names ONNX nodes that stay FP32 under the FP16 flag;
+    `timing_cache` is what an earlier build measured, b"" for nothing.
     """
 
     workspace_bytes: int
     sm: Optional[str] = None
     profiles: Optional[Dict[str, Profile]] = None
+    precision: str = "typed"
+    fp32_layers: Tuple[str, ...] = ()
+    timing_cache: bytes = b""
 
 
 class Plan(NamedTuple):
-    """A compiled plan, how long the compiler took, and what it said (without its VERBOSE lines)."""
+    """A compiled plan, how long the compiler took, what it said (without its VERBOSE lines), and its timing cache."""
 
     content: bytes
     build_ms: float
     log: List[str]
+    timing_cache: bytes = b""
 
 
 # One build at a time: they would write into each other's logs.
@@ -188,12 +195,63 @@ def plan_from_onnx(trt: Any, onnx: bytes, options: PlanOptions, where: str) -> P
         if not parser.parse(onnx):
             raise EngineError("{} cannot parse {}: {}".format(_name(trt), where, _parse_errors(parser, log)))
         config = _builder_config(trt, builder, options)
+        _set_precision(trt, config, network, options)
+        config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
         started = time.perf_counter()
         plan = builder.build_serialized_network(network, config)
         build_ms = (time.perf_counter() - started) * 1e3
         if plan is None:
             raise EngineError("{} cannot build {}: {}".format(_name(trt), where, explain(log.errors())))
-        return Plan(bytes(plan), build_ms, log.texts("INTERNAL_ERROR", "ERROR", "WARNING", "INFO"))
+        lines = log.texts("INTERNAL_ERROR", "ERROR", "WARNING", "INFO")
+        return Plan(bytes(plan), build_ms, lines, bytes(config.get_timing_cache().serialize()))
+
+
+def is_strongly_typed(trt: Any) -> bool:
+    """Whether this TensorRT takes the precision from the ONNX alone (11 and TensorRT-RTX)."""
+    return not hasattr(trt.BuilderFlag, "FP16")
+
+
+def _set_precision(trt: Any, config: Any, network: Any, options: PlanOptions) -> None:
+    """Turn a precision into the builder's flags, where it has such flags."""
+    if options.precision == "typed":
+        return
+    if is_strongly_typed(trt):
+        raise TargetError(
+            "{} takes the precision from the graph, not from a flag; lower the graph to {} first".format(
+                _name(trt), options.precision
+            )
+        )
+    if options.precision == "fp32":
+        # TF32 is on by default and keeps 10 bits of the mantissa: not what FP32 says.
+        if hasattr(trt.BuilderFlag, "TF32"):
+            config.clear_flag(trt.BuilderFlag.TF32)
+        return
+    if options.precision != "fp16":
+        raise UnknownNameError("precision", options.precision, ("typed", "fp32", "fp16"))
+    config.set_flag(trt.BuilderFlag.FP16)
+    if options.fp32_layers:
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        _keep_fp32(trt, network, set(options.fp32_layers))
+
+
+def _keep_fp32(trt: Any, network: Any, names: Set[str]) -> None:
+    """Bind the layers of these ONNX nodes to FP32; EngineError names those that the network does not have."""
+    found = set()
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name in names:
+            found.add(layer.name)
+            layer.precision = trt.float32
+            for output in range(layer.num_outputs):
+                layer.set_output_type(output, trt.float32)
+    if names - found:
+        raise EngineError("the network has no layers {} to keep in FP32".format(", ".join(sorted(names - found))))
+
+
+def layers_of_engine(trt: Any, engine: Any) -> str:
+    """What the inspector says of an engine's layers, as JSON text."""
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def compute_capabilities(trt: Any) -> List[str]:

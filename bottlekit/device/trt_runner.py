@@ -11,8 +11,9 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from .cuda import CudaProvider, DeviceMemory, provider_from_name
-from .errors import EngineError
+from .cuda import CudaProvider, DeviceMemory
+from .cuda_providers import provider_from_name
+from .errors import EngineError, TargetError
 from .runner import Runner, TensorInfo, shape_text
 from .trt import RecordedLog, import_tensorrt, tensors_of_engine
 from .trt_errors import explain
@@ -59,9 +60,15 @@ class TensorRTRunner(Runner):
     def _activate(self) -> Tuple[List[TensorInfo], List[TensorInfo]]:
         if not os.path.isfile(self.path):
             raise EngineError("no engine at {}: the file does not exist".format(self.path))
-        self._trt = import_tensorrt(self.flavour)
-        given = isinstance(self._provider, CudaProvider)
-        self._cuda = self._provider if given else provider_from_name(self._provider)
+        try:
+            self._trt = import_tensorrt(self.flavour)
+            given = isinstance(self._provider, CudaProvider)
+            self._cuda = self._provider if given else provider_from_name(self._provider)
+        except TargetError as error:
+            raise TargetError(
+                "{} is a TensorRT plan and cannot run on this machine: {}; to run here, type: "
+                "bottlekit build BUNDLE --target cpu".format(self.path, error)
+            )
         self._attached = self._cuda.attach()
         self._attached.__enter__()
         try:

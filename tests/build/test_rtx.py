@@ -58,7 +58,7 @@ def test_a_plan_was_not_compared_and_does_not_run_here(
     assert not engine.golden_compared
     assert engine.why_not_compared == "no GPU on this machine: compiled ahead of time, not run"
     with pytest.raises(TargetError, match="cannot run on this machine"):
-        runner_from_engine(engine)
+        runner_from_engine(engine).__enter__()
 
 
 def test_each_gpu_gets_its_own_plan(tiny_bundle: Tiny, tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ class _Double:
         self.fail_build = None
         self.fail_parse = []
         self.fail_execute = False
+        self.layer_names = ["conv1", "relu1", "fc"]
         # How queued work reaches the stream: at once, or through the libcudart double, which can record it.
         self.enqueue = lambda work: work(0)
-        self.builds = []  # one dict per build: flags, workspace, profiles, timing cache given, calibrated batches
+        self.builds = []  # one dict per build: what reached the builder
 
 
 def tensorrt_double(version, sm="6.2", fast_fp16=True, fast_int8=False):
@@ -197,7 +198,8 @@ def _implementations(module, double):
 
     class IBuilderConfig(_Limited):
         def __init__(self):
-            self._flags, self._profiles, self._cache, self._workspace = set(), [], None, None
+            self._flags, self._profiles, self._workspace = {"TF32"}, [], None
+            self._cache = module.ITimingCache(b"")
             self._capability = None
 
         def set_flag(self, flag):
@@ -260,9 +262,28 @@ def _implementations(module, double):
         def dtype(self):
             return getattr(module.DataType, self._kind)
 
+    class ILayer(_Limited):
+        def __init__(self, name):
+            self._name, self._precision, self._types = name, None, {}
+
+        name = property(lambda self: self._name)
+        num_outputs = property(lambda self: 1)
+
+        @property
+        def precision(self):
+            return self._precision
+
+        @precision.setter
+        def precision(self, precision):
+            self._precision = precision
+
+        def set_output_type(self, index, dtype):
+            self._types[index] = dtype
+
     class INetworkDefinition(_Limited):
         def __init__(self, flags):
             self._flags_given, self._onnx, self._graph = flags, None, None
+            self._layers = [module.ILayer(name) for name in double.layer_names]
 
         @property
         def num_inputs(self):
@@ -274,7 +295,10 @@ def _implementations(module, double):
 
         @property
         def num_layers(self):
-            return 1
+            return len(self._layers)
+
+        def get_layer(self, index):
+            return self._layers[index]
 
         def get_input(self, index):
             return module.ITensor(*self._graph.inputs[index])
@@ -360,15 +384,15 @@ def _implementations(module, double):
                 return None
             if "FP16" in config._flags and not double.fast_fp16:
                 log(severity.WARNING, "Half2 support requested on hardware without native FP16 support")
-            calibrated = _calibrate(config, network)
-            if config._cache is not None:
-                config._cache._content += b"tactics"
+            given = config._cache._content
+            config._cache._content += b"tactics"
             double.builds.append(
                 {
                     "flags": sorted(config._flags),
                     "workspace_bytes": config._workspace,
                     "profiles": config._profiles,
-                    "calibrated_batches": calibrated,
+                    "fp32_layers": [layer.name for layer in network._layers if layer._precision is not None],
+                    "timing_cache": given,
                     "network_flags": network._flags_given,
                 }
             )
@@ -379,22 +403,6 @@ def _implementations(module, double):
                 "profiles": config._profiles,
             }
             return module.IHostMemory(MAGIC + json.dumps(header).encode() + b"\n" + network._onnx)
-
-    def _calibrate(config, network):
-        calibrator = getattr(config, "int8_calibrator", None)
-        if "INT8" not in config._flags or calibrator is None:
-            return 0
-        if calibrator.read_calibration_cache() is not None:
-            return 0
-        batches = 0
-        while True:
-            addresses = calibrator.get_batch([name for name, _, _ in network._graph.inputs])
-            if not addresses:
-                break
-            assert all(isinstance(address, int) and address for address in addresses)
-            batches += 1
-        calibrator.write_calibration_cache(b"scales of %d batches" % batches)
-        return batches
 
     class EngineInspector(_Limited):
         def __init__(self, engine):

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bottlekit.device.cuda import PROVIDER_NAMES, provider_from_name
+from bottlekit.device.cuda_providers import PROVIDER_NAMES, provider_from_name
 from bottlekit.device.cuda_runtime import RuntimeProvider, runtime_from_ctypes
 from bottlekit.device.errors import EngineError, TargetError, UnknownNameError
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cuda_double import compile_double  # noqa: E402
+from cuda_double import compile_double
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +115,7 @@ def test_unknown_provider_lists_those_that_exist():
 
 
 def test_auto_says_why_each_provider_does_not_work(monkeypatch):
-    import bottlekit.device.cuda as cuda
+    import bottlekit.device.cuda_providers as cuda
 
     def refuse(name, device):
         raise TargetError("no " + name + " here")
@@ -128,7 +128,7 @@ def test_auto_says_why_each_provider_does_not_work(monkeypatch):
 
 
 def test_auto_takes_the_first_that_works(monkeypatch):
-    import bottlekit.device.cuda as cuda
+    import bottlekit.device.cuda_providers as cuda
 
     def open_only_ctypes(name, device):
         if name != "ctypes":

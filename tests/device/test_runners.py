@@ -6,6 +6,7 @@ from typing import Any, List, Tuple
 import numpy as np
 import pytest
 
+from bottlekit.device import trt_runner
 from bottlekit.device.engine import Engine
 from bottlekit.device.errors import EngineError, TargetError, UsageError
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
@@ -176,9 +177,14 @@ def test_an_engine_of_onnx_runtime_gets_its_runner(relu_path: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tensorrt_rtx", "tensorrt"])
-def test_a_plan_without_a_gpu_is_one_clear_line(kind: str) -> None:
-    with pytest.raises(TargetError, match=r"head\.plan .*rtx-ada.*no GPU.*--target cpu"):
-        runner_from_engine(engine_of_kind(kind))
+def test_a_plan_without_a_gpu_is_one_clear_line(kind: str, relu_path: str, monkeypatch: Any) -> None:
+    def no_gpu(name: str) -> None:
+        raise TargetError("no CUDA provider works")
+
+    monkeypatch.setattr(trt_runner, "provider_from_name", no_gpu)
+    runner = runner_from_engine(engine_of_kind(kind, relu_path))
+    with pytest.raises(TargetError, match=r"cannot run on this machine.*--target cpu"):
+        runner.__enter__()
 
 
 def test_runners_are_left_also_when_the_block_fails() -> None:

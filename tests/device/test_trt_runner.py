@@ -1,23 +1,25 @@
 """Building and running plans on doubles of every TensorRT version, over a double of libcudart."""
 
 import ctypes
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import bottlekit.device.trt as trt_module
 import bottlekit.device.trt_runner as trt_runner_module
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.cuda_runtime import RuntimeProvider, runtime_from_ctypes
-from bottlekit.device.errors import EngineError
+from bottlekit.device.errors import EngineError, TargetError, UnknownNameError
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
-from bottlekit.device.trt import PlanOptions, plan_from_onnx
+from bottlekit.device.trt import PlanOptions, is_strongly_typed, layers_of_engine, plan_from_onnx
 from bottlekit.device.trt_runner import TensorRTRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cuda_double import compile_double, enqueue_through  # noqa: E402
-from tensorrt_double import VERSIONS, tensorrt_double  # noqa: E402
+from cuda_double import compile_double, enqueue_through
+from tensorrt_double import VERSIONS, tensorrt_double
 
 BUNDLE = Bundle.load(str(Path(__file__).parent.parent / "data" / "tiny_fleet" / "rb1"))
 IMAGE = BUNDLE.golden()["image"]
@@ -187,3 +189,56 @@ def test_only_names_of_the_recorded_surface_are_used(trt, cuda, plan_path, versi
         config.not_there = 1
     assert hasattr(trt.ICudaEngine, "num_bindings") == (version in ("8.2", "8.6"))
     assert hasattr(trt.ICudaEngine, "num_io_tensors") == (version != "8.2")
+
+
+def built(trt, version, **choices):
+    return plan_from_onnx(trt, onnx(), options(version)._replace(**choices), "head.onnx")
+
+
+def test_precisions_become_flags_where_the_version_has_flags(trt, version):
+    built(trt, version)
+    assert trt.double.builds[-1]["flags"] == ["TF32"]
+    if version in ("11.4", "rtx"):
+        assert is_strongly_typed(trt)
+        for precision in ("fp16", "fp32"):
+            with pytest.raises(TargetError, match="takes the precision from the graph"):
+                built(trt, version, precision=precision)
+        return
+    assert not is_strongly_typed(trt)
+    built(trt, version, precision="fp16")
+    assert trt.double.builds[-1]["flags"] == ["FP16", "TF32"]
+    built(trt, version, precision="fp32")
+    assert trt.double.builds[-1]["flags"] == []
+    with pytest.raises(UnknownNameError, match="fp8"):
+        built(trt, version, precision="fp8")
+
+
+def test_layers_that_must_stay_fp32_are_bound_and_unknown_ones_named(trt, version):
+    if is_strongly_typed(trt):
+        pytest.skip("the graph itself says which layers are FP32")
+    built(trt, version, precision="fp16", fp32_layers=("conv1", "fc"))
+    assert trt.double.builds[-1]["fp32_layers"] == ["conv1", "fc"]
+    assert "OBEY_PRECISION_CONSTRAINTS" in trt.double.builds[-1]["flags"]
+    with pytest.raises(EngineError, match="no layers conv9"):
+        built(trt, version, precision="fp16", fp32_layers=("conv9",))
+
+
+def test_a_slow_precision_is_told_in_the_log(version, double_path):
+    if version in ("11.4", "rtx"):
+        pytest.skip("no precision flags in this version")
+    module = tensorrt_double(version, fast_fp16=False)
+    log = built(module, version, precision="fp16").log
+    assert any("Half2 support requested" in line for line in log)
+
+
+def test_the_timing_cache_comes_out_and_goes_in_again(trt, version):
+    first = built(trt, version)
+    assert trt.double.builds[-1]["timing_cache"] == b""
+    assert first.timing_cache
+    built(trt, version, timing_cache=first.timing_cache)
+    assert trt.double.builds[-1]["timing_cache"] == first.timing_cache
+
+
+def test_the_inspector_describes_the_layers(trt, version, plan_path):
+    engine = trt.Runtime(trt_module.RecordedLog().logger(trt)).deserialize_cuda_engine(Path(plan_path).read_bytes())
+    assert json.loads(layers_of_engine(trt, engine))["Bindings"] == ["image", "feature"]
