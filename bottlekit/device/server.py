@@ -147,6 +147,10 @@ class Server:
             listener = await asyncio.start_server(connected, sock=self._socket)
             watcher = asyncio.ensure_future(self._end_the_late())
             await self._stopping.wait()
+            # asyncio forgets clients that it has accepted but not yet passed on when their listener closes: so
+            # accept no more, let those few turns of the loop pass, and only then close.
+            self._loop.remove_reader(self._socket)
+            await asyncio.sleep(WATCH_S / 2)
             listener.close()
             await self._drain(tasks)
             watcher.cancel()
@@ -157,8 +161,6 @@ class Server:
         for connection in list(self._connections):
             if not connection.working:
                 connection.end("")
-        # A client accepted in this very moment takes a few turns of the loop to become a task, which then ends.
-        await asyncio.sleep(WATCH_S / 2)
         if tasks:
             await asyncio.wait(list(tasks), timeout=self._limits.drain_s)
         for connection in list(self._connections):

@@ -200,6 +200,11 @@ def test_mutated_requests_never_break_the_server(fleet):
                     receive_frame(connection)
                     answered += 1
         check_that_it_works(server, fleet[0])
+        deadline = time.monotonic() + 5
+        while server._connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not server._connections
+        assert server._statistics.in_flight == 0
     assert 20 < answered < 300
 
 
@@ -451,3 +456,17 @@ def test_stopping_does_not_wait_for_those_that_only_sit_there(fleet):
             assert time.monotonic() - started < 2
             assert seconds_until_hung_up(greeted) < 1
             assert seconds_until_hung_up(silent) < 1
+
+
+def test_no_client_is_forgotten_that_connects_while_the_server_stops(fleet):
+    for attempt in range(20):
+        with server_from_fleet(fleet, port=0) as server:
+            thread = threading.Thread(target=server.run)
+            thread.start()
+            clients = [socket.create_connection(server.address, timeout=10) for _ in range(3)]
+            time.sleep(0.0005 * (attempt % 5))
+            server.stop()
+            thread.join(20)
+            for client in clients:
+                assert seconds_until_hung_up(client) < 2
+                client.close()
