@@ -20,7 +20,8 @@ def head_and_tail(network: nn.Module, module_path: str) -> tuple[nn.Module, nn.M
 
     `tail(head(x))` runs the same operations in the same order as `network(x)`, so the results are equal to the
     bit. Both halves hold the network's own modules, not copies: training, moving or loading one is seen by the
-    other, and the network's state dict keeps its names.
+    other, and the network's state dict keeps its names. Modules follow train and eval mode; a forward method that
+    asks for `self.training` in its own code would be fixed in the mode it is cut in.
 
     Raises UnknownNameError for a path that is no module, and UsageError, naming the tensors, where anything
     but that one output crosses the cut.

@@ -113,7 +113,7 @@ def _check_architecture(state: Mapping[str, Tensor], model: ModelSpec, classes: 
     try:
         _compare(state, model.backbone, classes or model.num_classes, where)
     except CheckpointError as error:
-        fitting = [name for name in BACKBONES if name != model.backbone and _fits(state, name)]
+        fitting = [name for name in BACKBONES if _fits(state, name)]
         advice = f"; these weights fit {' or '.join(fitting)}" if fitting else ""
         raise CheckpointError(f"{error}{advice}") from error
 

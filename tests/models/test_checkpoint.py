@@ -88,7 +88,14 @@ def test_no_baseline_where_none_was_saved(randomise: Randomise, lively: Callable
     assert _split_checkpoint(randomise, lively, baseline=False).baseline() is None
 
 
-def test_training_on_does_not_change_a_checkpoint(split: Checkpoint, images: Tensor) -> None:
+def test_a_checkpoint_is_a_snapshot(lively: Callable[..., nn.Module]) -> None:
+    network = lively("resnet18", 3)
+    taken = Checkpoint.from_network(network, MODEL, CLASSES, Preprocessing(64, 64), "digits", {})
+    network.get_parameter("fc.weight").data.zero_()
+    assert (taken.tensors["backbone.fc.weight"] != 0).any()
+
+
+def test_training_what_it_gives_does_not_change_it(split: Checkpoint, images: Tensor) -> None:
     first = split.network()
     expected = _logits(first, images)
     for parameter in first.parameters():
@@ -255,11 +262,13 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pt")
     save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"bottlekit": "{"})
+    save_file({"a": torch.zeros(1)}, tmp_path / "deep.safetensors", metadata={"bottlekit": "[" * 200_000})
     save_file({"a": torch.zeros(1)}, tmp_path / "list.safetensors", metadata={"bottlekit": "[]"})
     for name, message in {
         "weights.safetensors": "holds weights but is no bottlekit checkpoint; train from it",
         "weights.pt": "is no bottlekit checkpoint",
         "bad.safetensors": "has an unreadable header",
+        "deep.safetensors": "has an unreadable header",
         "list.safetensors": "has a header that is no bottlekit-checkpoint",
         "missing.safetensors": "there is no such file",
         ".": "there is no such file",

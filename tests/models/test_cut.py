@@ -75,8 +75,7 @@ def test_training_mode_reaches_both_halves(name: str, lively: Lively, images: Te
     network = lively(name).train()
     twin = copy.deepcopy(network)
     head, tail = head_and_tail(twin, list(SPLIT_POINTS[name].values())[2])
-    assert head.training
-    assert tail.training
+    assert {module.training for half in (head, tail) for module in half.modules()} == {True}
     torch.manual_seed(11)
     whole = network(images)
     torch.manual_seed(11)
@@ -101,6 +100,11 @@ def test_parameters_are_shared_not_copied(lively: Lively, images: Tensor) -> Non
     assert "layer3.0.conv1.weight" in in_tail
     tail(head(images)).sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_halves_of_a_network_in_evaluation_mode_are_in_it(lively: Lively) -> None:
+    halves = head_and_tail(lively("resnet18"), "layer2.1")
+    assert {module.training for half in halves for module in half.modules()} == {False}
 
 
 def test_moving_the_network_moves_the_halves(lively: Lively, images: Tensor) -> None:

@@ -110,7 +110,7 @@ def test_butterfly_sends_eight_bit_codes(images: Tensor) -> None:
     assert len(payload) == 8 + 2 * 16 * 16
 
 
-@pytest.mark.parametrize("backbone", ["vgg11", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf"])
+@pytest.mark.parametrize("backbone", ["alexnet", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf"])
 def test_other_families(backbone: str, lively: Callable[..., nn.Module], images: Tensor) -> None:
     split = "rb2" if backbone.startswith("regnet") else "b2"
     model = ModelSpec(backbone, 10, 64)
