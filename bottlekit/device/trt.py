@@ -163,7 +163,7 @@ class PlanOptions(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A compiled plan, how long the compiler took, what it said (without its VERBOSE lines), and its timing cache."""
+    """A compiled plan, the compiler's time, what it said (without its VERBOSE lines), and its timing cache."""
 
     content: bytes
     build_ms: float
@@ -196,14 +196,17 @@ def plan_from_onnx(trt: Any, onnx: bytes, options: PlanOptions, where: str) -> P
             raise EngineError("{} cannot parse {}: {}".format(_name(trt), where, _parse_errors(parser, log)))
         config = _builder_config(trt, builder, options)
         _set_precision(trt, config, network, options)
-        config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
+        # In TensorRT-RTX timing caches do nothing, and touching one is deprecated.
+        cache = None if _is_rtx(trt) else config.create_timing_cache(options.timing_cache)
+        if cache is not None:
+            config.set_timing_cache(cache, False)
         started = time.perf_counter()
         plan = builder.build_serialized_network(network, config)
         build_ms = (time.perf_counter() - started) * 1e3
         if plan is None:
             raise EngineError("{} cannot build {}: {}".format(_name(trt), where, explain(log.errors())))
         lines = log.texts("INTERNAL_ERROR", "ERROR", "WARNING", "INFO")
-        return Plan(bytes(plan), build_ms, lines, bytes(config.get_timing_cache().serialize()))
+        return Plan(bytes(plan), build_ms, lines, b"" if cache is None else bytes(cache.serialize()))
 
 
 def is_strongly_typed(trt: Any) -> bool:
@@ -262,7 +265,11 @@ def compute_capabilities(trt: Any) -> List[str]:
 
 
 def _name(trt: Any) -> str:
-    return "{} {}".format("TensorRT-RTX" if "rtx" in trt.__name__ else "TensorRT", trt.__version__)
+    return "{} {}".format("TensorRT-RTX" if _is_rtx(trt) else "TensorRT", trt.__version__)
+
+
+def _is_rtx(trt: Any) -> bool:
+    return "rtx" in str(trt.__name__)
 
 
 def _network_flags(trt: Any) -> int:

@@ -199,7 +199,7 @@ def _implementations(module, double):
     class IBuilderConfig(_Limited):
         def __init__(self):
             self._flags, self._profiles, self._workspace = {"TF32"}, [], None
-            self._cache = module.ITimingCache(b"")
+            self._cache = None
             self._capability = None
 
         def set_flag(self, flag):
@@ -233,6 +233,8 @@ def _implementations(module, double):
             return len(self._profiles) - 1
 
         def create_timing_cache(self, serialized_timing_cache):
+            if double.version == "rtx":
+                raise DeprecationWarning("Timing cache operations are no-ops in TensorRT-RTX.")
             return module.ITimingCache(bytes(serialized_timing_cache))
 
         def set_timing_cache(self, cache, ignore_mismatch):
@@ -384,8 +386,9 @@ def _implementations(module, double):
                 return None
             if "FP16" in config._flags and not double.fast_fp16:
                 log(severity.WARNING, "Half2 support requested on hardware without native FP16 support")
-            given = config._cache._content
-            config._cache._content += b"tactics"
+            given = config._cache._content if config._cache is not None else b""
+            if config._cache is not None:
+                config._cache._content += b"tactics"
             double.builds.append(
                 {
                     "flags": sorted(config._flags),
@@ -564,7 +567,10 @@ def _implementations(module, double):
                 self._logger.log(severity.ERROR, text.format(FULL_VERSIONS[double.version], facts["version"]))
                 return None
             if facts["sm"] != double.sm:
-                text = "The engine plan file is generated on an incompatible device, expecting compute {} got compute {}, please rebuild."
+                text = (
+                    "The engine plan file is generated on an incompatible device, expecting compute {} got "
+                    "compute {}, please rebuild."
+                )
                 self._logger.log(severity.ERROR, text.format(double.sm, facts["sm"]))
                 return None
             try:

@@ -234,6 +234,9 @@ def test_a_slow_precision_is_told_in_the_log(version, double_path):
 def test_the_timing_cache_comes_out_and_goes_in_again(trt, version):
     first = built(trt, version)
     assert trt.double.builds[-1]["timing_cache"] == b""
+    if version == "rtx":
+        assert first.timing_cache == b""
+        return
     assert first.timing_cache
     built(trt, version, timing_cache=first.timing_cache)
     assert trt.double.builds[-1]["timing_cache"] == first.timing_cache
