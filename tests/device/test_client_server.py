@@ -640,7 +640,7 @@ def test_a_stopping_server_still_answers_what_it_is_at_work_on(fleet):
             server.stop()
             with pytest.raises(errors.WireError):
                 ping_for_ever(idle)
-            with pytest.raises(errors.ServerUnreachableError):
+            with pytest.raises(errors.WireError):
                 SplitClient(fleet[0], *server.address).__enter__()
             release.set()
             asking.join(20)
