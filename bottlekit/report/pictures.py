@@ -22,6 +22,7 @@ from bottlekit.report.setups import (
     Values,
     candidate_key,
     candidate_title,
+    held_out_words,
     link_title,
     ordered_candidates,
     term_names,
@@ -200,10 +201,13 @@ def bytes_picture(profile: Values) -> Picture:
 
 
 def accuracy_picture(profile: Values) -> Picture:
-    """Accuracy against bytes sent: one point a split, one for cloud-only; the uncompressed network as a line."""
-    entries = profile["bundles"]
+    """Accuracy against bytes sent: one point a split, one for cloud-only; the uncompressed network as a line.
+
+    Raises ReportError when no bundle of the profile has an accuracy.
+    """
+    entries = [entry for entry in profile["bundles"] if entry["accuracy"] is not None]
     if not entries:
-        raise ReportError("the profile holds no bundle to draw")
+        raise ReportError("the profile holds no bundle with an accuracy to draw")
     baseline = next((e["accuracy"]["baseline"] for e in entries if e["accuracy"].get("baseline") is not None), None)
     jpeg = next((entry["input_jpeg_bytes"] for entry in entries if entry.get("input_jpeg_bytes")), None)
     with drawing.style():
@@ -238,11 +242,8 @@ def accuracy_picture(profile: Values) -> Picture:
         _plain_log_ticks(axes)
         figure.legend(loc="outside lower center", ncols=4)
         svg = drawing.svg_from_figure(figure, "accuracy", "accuracy of each split against the bytes it sends")
-    held_out = entries[0]["accuracy"]
-    caption = (
-        f"Accuracy on {held_out['images']} held-out images of {held_out['data']}. "
-        "The axis of accuracy does not start at zero."
-    )
+    words = held_out_words(profile)
+    caption = f"{words[0].upper()}{words[1:]}. The axis of accuracy does not start at zero."
     return Picture("Accuracy against bytes", caption, svg)
 
 

@@ -118,6 +118,17 @@ def test_bytes_without_jpeg_and_framing(profile: Profile) -> None:
     assert "uncompressed" not in words_of(accuracy_picture(profile).svg)
 
 
+def test_a_bundle_that_nobody_trained_has_no_accuracy(profile: Profile) -> None:
+    profile["bundles"][0]["accuracy"] = None
+    words = words_of(accuracy_picture(profile).svg)
+    assert "rb2" in words
+    assert "rb1" not in words
+    profile["bundles"][1]["accuracy"] = None
+    with pytest.raises(ReportError, match="no bundle with an accuracy"):
+        accuracy_picture(profile)
+    assert "420 B" in words_of(bytes_picture(profile).svg)
+
+
 def test_phases_name_the_median_and_the_number_of_samples(profile: Profile) -> None:
     samples = profile["bundles"][0]["phases"]["head"]["samples_ms"]
     assert f"{float(np.median(samples)):.2f} ms, 200 samples" in words_of(phases_picture(profile).svg)

@@ -85,6 +85,13 @@ def test_the_lowest_latency_and_energy_of_each_network_are_marked(profile: Profi
             assert not any(cell.best for cell in cells)
 
 
+def test_the_note_says_what_accuracy_was_measured_on(profile: Profile, plans: Plans) -> None:
+    assert setups_table(profile, plans).note.startswith("accuracy on 360 held-out images of digits;")
+    for entry in profile["bundles"]:
+        entry["accuracy"] = None
+    assert setups_table(profile, plans).note.startswith("accuracy: nobody measured one;")
+
+
 def test_no_plan_no_table(profile: Profile) -> None:
     with pytest.raises(ReportError, match="a plan for at least one network"):
         setups_table(profile, {})
