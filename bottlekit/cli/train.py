@@ -142,6 +142,12 @@ def train(
         float | None, typer.Option(help="Highest learning rate, instead of the recipe's.", rich_help_panel=_HOW)
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instead of the recipe's.", rich_help_panel=_HOW)] = None,
+    amp: Annotated[
+        bool | None,
+        typer.Option(
+            "--amp/--no-amp", help="Half precision on GPUs, instead of the recipe's.", rich_help_panel=_HOW
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(min=0, help="The same seed gives the same weights on one processor.", rich_help_panel=_HOW),
@@ -175,7 +181,7 @@ def train(
     """
     set_quiet(quiet)
     command, quiet = command_line(), is_quiet()
-    changes = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size}
+    changes = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size, "amp": amp}
     if output.exists() and not force:
         raise UsageError(f"{output} exists already; choose another name or pass --force to replace it")
     if source is None:

@@ -115,7 +115,7 @@ def recipe_from_name(name: str, phase: Phase, **overrides: Any) -> Recipe:
         raise UsageError(f"{where} has {unknown_tables}; its tables are [backbone] and [bottleneck]")
     if not isinstance(tables.get(phase), dict):
         raise UsageError(f"{where} has no table [{phase}]")
-    fields = {**tables[phase], **{key: value for key, value in overrides.items() if value is not None}}
+    fields = tables[phase]
     known = {field.name: field for field in dataclasses.fields(Recipe) if field.name != "name"}
     unknown = sorted(set(fields) - set(known))
     missing = sorted(
@@ -124,9 +124,10 @@ def recipe_from_name(name: str, phase: Phase, **overrides: Any) -> Recipe:
     if unknown or missing:
         raise UsageError(f"{where}, table [{phase}]: unknown fields {unknown}, missing fields {missing}")
     try:
-        return Recipe(**fields, name=name)
+        recipe = Recipe(**fields, name=name)
     except UsageError as error:
         raise UsageError(f"{where}, table [{phase}]: {error}") from error
+    return dataclasses.replace(recipe, **{key: value for key, value in overrides.items() if value is not None})
 
 
 def _text_of_file(path: Path) -> str:

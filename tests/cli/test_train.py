@@ -1,0 +1,183 @@
+"""`bottlekit train`: the whole way on a folder of images, words and JSON, and what it refuses in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottlekit.cli import common
+from bottlekit.cli.main import app
+from bottlekit.device.images import jpeg_from_image
+from bottlekit.models.checkpoint import load_checkpoint
+
+Train = Callable[..., tuple[int, str, str]]
+NET = ("--data", "folder", "--data-root", "shades", "--input-size", "32", "--backbone", "mobilenet_v3_small")
+SHORT = ("--epochs", "1", "--lr", "0.01", "--batch-size", "16")
+FROM = ("--from", "net.safetensors", "--split", "b1")
+
+
+@pytest.fixture(name="train")
+def _train(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Train:
+    """A function that types `bottlekit train ...` beside a folder of dark and bright images:
+    (exit code, stdout, stderr)."""
+    dice = np.random.default_rng(0)
+    for part, count in (("train", 16), ("val", 5)):
+        for name, shade in (("bright", 200), ("dark", 20)):
+            folder = tmp_path / "shades" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = (shade + dice.integers(0, 40, (40, 40, 3))).astype(np.uint8)
+                (folder / f"{number}.jpg").write_bytes(jpeg_from_image(image, 90))
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["bottlekit", "train", *map(str, arguments)])
+        monkeypatch.setattr(common, "_quiet", False)
+        code = common.run(app)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def test_a_network_then_a_bottleneck(train: Train, tmp_path: Path) -> None:
+    code, out, err = train(*NET, *SHORT, "-o", "net.safetensors")
+    assert code == 0, err
+    assert "net.safetensors: mobilenet_v3_small, measured on 10 held-out images" in out
+    assert "epoch 1/1, mean loss" in err
+
+    code, out, err = train(*FROM, *SHORT, "--quality", "5", "--json", "--quiet", "-o", "split.safetensors")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    checkpoint = load_checkpoint(tmp_path / "split.safetensors")
+    assert result["accuracy"] == checkpoint.accuracy
+    assert result["bottleneck"] == {"kind": "bottlenet", "split": "b1", "channels": 2, "spatial": 2, "kernel": 3}
+    assert result["codec"] == {"name": "jpeg", "bits": 8, "quality": 5}
+    assert checkpoint.training["command"].startswith("bottlekit train --from net.safetensors --split b1")
+    assert checkpoint.training["recipe"]["learning_rate"] == 0.01
+    assert checkpoint.training["recipe"]["name"] == "miniimagenet"
+
+    code, out, _ = train(*FROM, *SHORT, "--unit", "butterfly", "--channels", "4", "--naive", "-o", "b.safetensors")
+    assert code == 0
+    assert "accuracy with the bottleneck" in out
+    butterfly = load_checkpoint(tmp_path / "b.safetensors")
+    assert butterfly.bottleneck is not None
+    assert butterfly.codec is not None
+    assert (butterfly.bottleneck.spatial, butterfly.codec.name) == (1, "raw")
+    assert butterfly.training["compression_aware"] is False
+
+    before = (tmp_path / "net.safetensors").read_bytes()
+    code, _, err = train(*NET, *SHORT, "-o", "net.safetensors")
+    assert code == 2
+    assert "net.safetensors exists already; choose another name or pass --force" in err
+    assert (tmp_path / "net.safetensors").read_bytes() == before
+    assert train(*NET, "--epochs", "0", "--force", "-o", "net.safetensors")[0] == 0
+
+
+def test_a_sweep_prints_a_table_and_writes_two_files(train: Train, tmp_path: Path) -> None:
+    assert train(*NET, "--epochs", "0", "-o", "net.safetensors")[0] == 0
+    code, out, err = train(*FROM, *SHORT, "--sweep-quality", "1,50", "-o", "sweep.json")
+    assert code == 0, err
+    assert "compression-aware" in out
+    assert [point["quality"] for point in json.loads((tmp_path / "sweep.json").read_text())["points"]] == [1, 50]
+    assert (tmp_path / "sweep.csv").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "imagenet"], "data set 'imagenet' does not exist; there are: digits, folder"),
+        (["--data", "folder"], "the data set folder is read from files: add --data-root PATH"),
+        (["--data", "folder", "--data-root", "nowhere"], "nowhere does not exist; expected a folder with train/"),
+        (["--data", "folder", "--data-root", "shades/train"], "shades/train has no folder 'train'; expected"),
+        (["--backbone", "resnet51"], "backbone 'resnet51' does not exist; there are: resnet18"),
+        (["--recipe", "imagenet"], "recipe 'imagenet' does not exist; there are: cifar, digits, miniimagenet"),
+        (["--lr", "0"], "--lr must be a positive number, not 0.0"),
+        (["--epochs", "-1"], "--epochs must be a whole number of at least 0, not -1"),
+        (["--batch-size", "0"], "--batch-size must be a whole number of at least 1, not 0"),
+        (["--input-size", "4"], "--input-size must be at least 8 pixels, not 4"),
+        (["--split", "rb1"], "--split is about a bottleneck, which is put into a checkpoint: add --from"),
+        (["--naive"], "--naive is about a bottleneck"),
+        (["--weights", "none.pt"], "no weights at none.pt"),
+        (["--resume"], "nothing to resume: there is no x.safetensors.resume"),
+        (["--from", "none.safetensors", "--split", "rb1"], "no checkpoint at none.safetensors"),
+    ],
+)
+def test_wrong_requests_get_one_line(train: Train, tmp_path: Path, arguments: list[str], message: str) -> None:
+    code, out, err = train(*arguments, "--quiet", "-o", "x.safetensors")
+    assert code in (1, 2)
+    assert err.startswith(f"bottlekit: {message}")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["shades"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "where shall the bottleneck go? add --split; mobilenet_v3_small has b1, b2"),
+        (["--split", "rb1"], "split point of mobilenet_v3_small 'rb1' does not exist; there are: b1, b2"),
+        (["--split", "b1", "--backbone", "resnet18"], "--backbone is fixed by the checkpoint"),
+        (["--split", "b1", "--input-size", "64"], "--input-size is fixed by the checkpoint"),
+        (["--split", "b1", "--unit", "neck"], "--unit must be bottlenet or butterfly, not 'neck'"),
+        (["--split", "b1", "--codec", "webp"], "codec 'webp' does not exist"),
+        (["--split", "b1", "--quality", "0"], "--quality must be 1..100, not 0"),
+        (["--split", "b1", "--bits", "9"], "--bits must be 1..8, not 9"),
+        (["--split", "b1", "--data", "digits"], "digits has 10 classes"),
+        (["--split", "b1", "--sweep-quality", "1,x"], "--sweep-quality takes numbers with commas"),
+        (["--split", "b1", "--sweep-quality", "5", "--naive"], "--naive does not go with --sweep-quality"),
+    ],
+)
+def test_wrong_bottlenecks_get_one_line(train: Train, tmp_path: Path, arguments: list[str], message: str) -> None:
+    assert train(*NET, "--epochs", "0", "--quiet", "-o", "net.safetensors")[0] == 0
+    code, _, err = train("--from", "net.safetensors", *arguments, "--quiet", "-o", "x.safetensors")
+    assert code == 2
+    assert err.startswith(f"bottlekit: {message}")
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.safetensors", "shades"]
+
+
+def test_a_corrupt_image_and_a_truncated_checkpoint_get_one_line(train: Train, tmp_path: Path) -> None:
+    image = tmp_path / "shades" / "train" / "dark" / "1.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:200])
+    code, _, err = train(*NET, *SHORT, "--quiet", "-o", "net.safetensors")
+    assert code == 1
+    assert err.startswith("bottlekit: shades/train/dark/1.jpg ")
+    assert err.count("\n") == 1
+    image.write_bytes(whole)
+    assert train(*NET, "--epochs", "0", "-o", "net.safetensors")[0] == 0
+    (tmp_path / "net.safetensors").write_bytes((tmp_path / "net.safetensors").read_bytes()[:5000])
+    code, _, err = train(*FROM, *SHORT, "-o", "x.safetensors")
+    assert code == 1
+    assert err.startswith("bottlekit: net.safetensors is no bottlekit checkpoint")
+
+
+def test_ctrl_c_says_how_to_go_on(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bottlekit.training import train as stage
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        (tmp_path / "net.safetensors.resume").write_bytes(b"")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "fit", interrupted)
+    code, _, err = train(*NET, *SHORT, "-o", "net.safetensors")
+    assert code == 130
+    assert "net.safetensors.resume; the same command with --resume goes on" in err
+
+
+def test_help_teaches_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from bottlekit.cli import common; from bottlekit.cli.main import app\n"
+        "sys.argv = ['bottlekit', 'train', '--help']; code = common.run(app)\n"
+        "sys.exit(code or ','.join({'torch', 'numpy', 'sklearn', 'accelerate'} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bottlekit train --data digits --backbone resnet18 -o net.safetensors" in done.stdout
+    assert "--sweep-quality" in done.stdout
