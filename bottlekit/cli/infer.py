@@ -178,9 +178,7 @@ def _remote_result(bundle: Bundle, answer: Any, top: int) -> dict[str, Any]:
 
 
 def _result(bundle: Bundle, ranked: list[tuple[int, float]], times_ms: dict[str, float]) -> dict[str, Any]:
-    best = [
-        {"class": bundle.classes[index], "index": int(index), "logit": round(logit, 6)} for index, logit in ranked
-    ]
+    best = [{"class": bundle.classes[index], "index": int(index), "logit": logit} for index, logit in ranked]
     return {
         "class": best[0]["class"],
         "class_index": best[0]["index"],
