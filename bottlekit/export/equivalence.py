@@ -29,9 +29,9 @@ from bottlekit.export.sessions import Array, Function
 Codes = npt.NDArray[np.uint8]
 
 # Two FP32 implementations add the same products in another order. A sum of k products is then off by about
-# sqrt(k) * 2^-24 of its size (4e-6 for ResNet's widest convolution, k = 4608), and fifty layers add up: 1e-4 of
-# the largest value in the tensor leaves room for that, and is a tenth of what one wrong weight does.
-RELATIVE = 1e-4
+# sqrt(k) * 2^-24 of its size (4e-6 for ResNet's widest convolution, k = 4608), and every layer passes the error on:
+# ResNet-18 ends near 2e-6 of the largest value, ResNet-152 with random weights at 4e-4.
+RELATIVE = 1e-3
 # For a tensor that is nearly zero everywhere, where "of the largest value" means nothing.
 ABSOLUTE = 1e-5
 # A code differs only where the feature lies within the error above of a rounding boundary: 2 * 255 * 1e-5 of the

@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from bottlekit.errors import EngineError
-from bottlekit.export.equivalence import Comparison
+from bottlekit.export.equivalence import Comparison, tolerance_for
 from bottlekit.export.sessions import Array, graph_from_file
 
 # Operators whose second and third inputs TensorRT 8.2 takes as true initialisers only.
@@ -23,8 +23,9 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm")
 
 FP16_MAX = 65504.0
 FP16_SMALLEST = 2.0**-24
-# FP16 has 11 significant bits (5e-4); weights and activations are both rounded, layer after layer.
-FP16_RELATIVE_MEAN = 1e-2
+# FP16 has 11 significant bits (5e-4); weights and activations are both rounded, layer after layer. On average over
+# a tensor, in units of its largest value:
+FP16_RELATIVE = 1e-2
 
 
 def fp16_model(model: onnx.ModelProto, keep_io_types: bool = True) -> onnx.ModelProto:
@@ -68,7 +69,7 @@ def check_lowered(model: onnx.ModelProto) -> None:
 def compare_lowered(original: Path, lowered: Path, inputs: Array, batch: int | None) -> Comparison:
     """The FP16 graph against the FP32 one, both on ONNX Runtime over `inputs` (n, ...).
 
-    Passed if they differ by at most 1 % of the mean magnitude on average; `tolerance` is that bound.
+    Passed if they differ on average by at most 1 % of the largest magnitude; `tolerance` is that bound.
     `batch` as in `graph_from_file`.
     """
     with graph_from_file(original, batch) as graph:
@@ -77,7 +78,7 @@ def compare_lowered(original: Path, lowered: Path, inputs: Array, batch: int | N
         candidate = graph(inputs)
     difference = np.abs(reference - candidate)
     mean = float(difference.mean())
-    tolerance = FP16_RELATIVE_MEAN * float(np.abs(reference).mean())
+    tolerance = tolerance_for(reference, FP16_RELATIVE)
     logits = reference.ndim == 2
     return Comparison(
         what=f"{lowered.name} in FP16",

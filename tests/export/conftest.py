@@ -40,9 +40,9 @@ def photographs() -> Callable[[int], Array]:
 
 @pytest.fixture(scope="session")
 def make_network(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> MakeNetwork:
-    """The function (model, bottleneck, codec, images, backbone) -> SplitNetwork with lived-in batch norms.
+    """The function (model, bottleneck, codec, images, backbone, shared) -> SplitNetwork with lived-in batch norms.
 
-    A `backbone` that is given is lived in already and is shared; only the unit gets statistics then.
+    A `shared` backbone is lived in already and must stay as it is; only the unit gets statistics then.
     """
 
     def make(
@@ -51,16 +51,17 @@ def make_network(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> Ma
         codec: CodecSpec,
         images: Array,
         backbone: nn.Module | None = None,
+        shared: bool = False,
     ) -> SplitNetwork:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            network = SplitNetwork(model, bottleneck, codec, backbone)
-            if backbone is None:
-                lived_in(network.backbone, torch.from_numpy(images))
-            network.eval()
-            with torch.no_grad():
-                feature = network.head.backbone(torch.from_numpy(images))
-            lived_in(network.unit, feature)
+            network = SplitNetwork(model, bottleneck, codec, backbone).eval()
+            if shared:
+                with torch.no_grad():
+                    feature = network.head.backbone(torch.from_numpy(images))
+                lived_in(network.unit, feature)
+            else:
+                lived_in(network, torch.from_numpy(images))
         return network
 
     return make

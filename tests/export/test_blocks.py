@@ -78,7 +78,7 @@ def test_every_block_of_resnet50_at_224(
 ) -> None:
     samples = photographs(224)
     unit = BottleneckSpec("bottlenet", split, channels)
-    network = make_network(ModelSpec("resnet50", 100, 224), unit, JPEG, samples, resnet50_at_224)
+    network = make_network(ModelSpec("resnet50", 100, 224), unit, JPEG, samples, resnet50_at_224, shared=True)
     check_block(network, None, samples, tmp_path, polygraphy_agrees)
 
 
