@@ -161,8 +161,6 @@ def _rgb(image: Any) -> np.ndarray:
         return np.repeat(gray[:, :, np.newaxis], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point pixels; save it with 8 or 16 bits a channel")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
 
 

@@ -166,10 +166,11 @@ def test_jpegs_losses_shrink_as_quality_grows():
 
 
 def test_few_bits_use_the_whole_range_of_the_image():
-    codec = codec_of("png", (1, 1, 4), bits=2)
-    codes = np.arange(4, dtype=np.uint8).reshape(1, 1, 4)
+    codec = codec_of("png", (1, 1, 8), bits=3)
+    codes = np.arange(8, dtype=np.uint8).reshape(1, 1, 8)
     with Image.open(io.BytesIO(codec.encode_codes(codes))) as image:
-        assert np.asarray(image).tolist() == [[0, 85, 170, 255]]
+        # 255 / 7 = 36.43 apart, each rounded
+        assert np.asarray(image).tolist() == [[0, 36, 73, 109, 146, 182, 219, 255]]
 
 
 # What is refused on the way in

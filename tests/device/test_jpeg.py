@@ -57,10 +57,9 @@ def test_decoded_pixels_have_the_shape_and_are_near(which):
     assert np.abs(back.astype(int) - pixels).max() <= 3
 
 
-def hostile_files():
+def files_of_another_make():
     gray = Image.fromarray(noise((24, 40)))
     good = saved(gray, quality=20)
-    scan = 328
     yield "empty", b""
     yield "another height", saved(gray.resize((40, 25)), quality=20)
     yield "another width", saved(gray.resize((41, 24)), quality=20)
@@ -71,6 +70,15 @@ def hostile_files():
     yield "its own Huffman tables", saved(gray, quality=20, optimize=True)
     yield "a profile", saved(gray, quality=20, icc_profile=b"x" * 1000)
     yield "a comment", good[:2] + b"\xff\xfe\x00\x04ab" + good[2:]
+    yield "half a header", good[:327]
+    png = io.BytesIO()
+    gray.save(png, "PNG")
+    yield "a PNG", png.getvalue()
+
+
+def files_with_a_damaged_scan():
+    good = saved(Image.fromarray(noise((24, 40))), quality=20)
+    scan = 328
     yield "only a header", good[:scan]
     yield "no end", good[:-2]
     yield "half an end", good[:-1]
@@ -82,17 +90,26 @@ def hostile_files():
     yield "a restart marker", good[: scan + 40] + b"\xff\xd0" + good[scan + 40 :]
     yield "a second image in the scan", good[: scan + 40] + b"\xff\xd8" + good[scan + 40 :]
     yield "a line break as a marker", good[: scan + 40] + b"\xff\n" + good[scan + 40 :]
-    png = io.BytesIO()
-    gray.save(png, "PNG")
-    yield "a PNG", png.getvalue()
+
+
+def named(files):
+    """The parametrization of a test by named files."""
+    names, contents = zip(*files)
+    return pytest.mark.parametrize("file", contents, ids=names)
 
 
 @pytest.mark.parametrize("which", coders)
-@pytest.mark.parametrize(("what", "file"), list(hostile_files()), ids=[what for what, _ in hostile_files()])
-def test_files_of_another_make_are_refused(which, what, file):
-    with pytest.raises(PayloadError) as caught:
+@named(files_of_another_make())
+def test_files_of_another_make_are_refused_by_their_header(which, file):
+    with pytest.raises(PayloadError, match="no gray 40 x 24 JPEG of quality 20: its header differs"):
         coder_of(which).decode(file)
-    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("which", coders)
+@named(files_with_a_damaged_scan())
+def test_files_with_a_damaged_scan_are_refused_before_they_are_decoded(which, file):
+    with pytest.raises(PayloadError, match="does not end where its scan ends"):
+        coder_of(which).decode(file)
 
 
 def test_a_file_that_claims_a_huge_size_is_refused_by_its_header():
