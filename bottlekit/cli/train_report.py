@@ -16,7 +16,10 @@ def report_checkpoint(output: Path, checkpoint: Checkpoint, as_json: bool) -> No
     """What was written and how good it is."""
     from bottlekit.device.files import sha256_of_file
     from bottlekit.specs import to_dict
+    from bottlekit.training.loop import is_main_process
 
+    if not is_main_process():
+        return
     result = {
         "checkpoint": str(output),
         "sha256": sha256_of_file(str(output)),
@@ -45,7 +48,10 @@ def _print_report(output: Path, checkpoint: Checkpoint) -> None:
 
 def report_sweep(output: Path, swept: dict[str, Any], as_json: bool) -> None:
     """What a sweep found, and where it was written."""
-    emit(swept, lambda: _print_sweep(output, swept), as_json)
+    from bottlekit.training.loop import is_main_process
+
+    if is_main_process():
+        emit(swept, lambda: _print_sweep(output, swept), as_json)
 
 
 def _print_sweep(output: Path, swept: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -152,8 +152,17 @@ def accelerator_of_machine(amp: bool) -> Accelerator:
 
 
 def is_main_process() -> bool:
-    """Whether this process writes the files, if several train together."""
-    return bool(Accelerator(cpu=not torch.cuda.is_available()).is_main_process)
+    """Whether this process writes the files and speaks, if several train together."""
+    return bool(_processes().is_main_process)
+
+
+def wait_for_main_process() -> None:
+    """Return once every process is here, so that what the main one wrote before is there."""
+    _processes().wait_for_everyone()
+
+
+def _processes() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def optimizer_from_recipe(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

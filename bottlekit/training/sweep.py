@@ -24,7 +24,7 @@ from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, to_dict
 from bottlekit.training.data import DataSet
 from bottlekit.training.evaluate import accuracy, payload_sizes
-from bottlekit.training.loop import fit, is_main_process, own_dice
+from bottlekit.training.loop import fit, is_main_process, own_dice, wait_for_main_process
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.train import (
     check_data,
@@ -107,6 +107,7 @@ def sweep_quality(
     if is_main_process():
         _write_csv(output.with_suffix(".csv"), result["points"])
         write_json(str(output), result)
+    wait_for_main_process()
     return result
 
 

@@ -26,7 +26,7 @@ from bottlekit.models.splits import split_spec, split_specs
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, to_dict
 from bottlekit.training.data import DataSet, dataset_from_name
 from bottlekit.training.evaluate import accuracy, payload_sizes
-from bottlekit.training.loop import History, fit, is_main_process, own_dice
+from bottlekit.training.loop import History, fit, is_main_process, own_dice, wait_for_main_process
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.resume import refuse_to_forget, resume_path
 
@@ -247,3 +247,4 @@ def _finish(output: Path, checkpoint: Checkpoint, state_path: Path) -> None:
     if is_main_process():
         save_checkpoint(output, checkpoint)
         state_path.unlink(missing_ok=True)
+    wait_for_main_process()

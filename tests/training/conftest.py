@@ -21,7 +21,7 @@ def _first(images: LabelledImages, count: int) -> ArrayImages:
     return ArrayImages(source.images[:count], images.labels[:count])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def few() -> DataSet:
     """48 training and 20 held-out digits at 32 pixels, augmented."""
     data = dataset_from_name("digits", input_size=32)
@@ -34,7 +34,7 @@ def few() -> DataSet:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return Recipe(epochs=3, batch_size=16, learning_rate=0.05, weight_decay=1e-3, warmup_epochs=1)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,24 @@ UNIT = BottleneckSpec("bottlenet", "b1", channels=2)
 CODEC = CodecSpec("jpeg", quality=10)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def once(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, epochs=1, warmup_epochs=0)
 
 
-@pytest.fixture
-def net(tmp_path: Path, few: DataSet, once: Recipe) -> Path:
-    """A checkpoint of a network that was trained a little."""
-    path = tmp_path / "net.safetensors"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, few: DataSet, once: Recipe) -> Path:
+    """A checkpoint of a network that was trained a little, alone in its folder."""
+    path = tmp_path_factory.mktemp("trained") / "net.safetensors"
     train_backbone(path, BACKBONE, few, once, seed=1, quiet=True)
     return path
+
+
+@pytest.fixture
+def net(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, alone in a folder of this test's own."""
+    assert [path.name for path in trained.parent.iterdir()] == [trained.name]
+    return Path(shutil.copy(trained, tmp_path))
 
 
 def _equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
