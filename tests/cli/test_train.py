@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,3 +183,47 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "bottlekit train --data digits --backbone resnet18 -o net.safetensors" in done.stdout
     assert "--sweep-quality" in done.stdout
+
+
+@pytest.mark.slow
+def test_several_processes_train_one_network_and_one_of_them_speaks(train: Train, tmp_path: Path) -> None:
+    """What `accelerate launch` does on several GPUs, with two processes on the processor."""
+    program = "import sys; from bottlekit.cli.main import main; main()"
+    command = ["train", *NET, *SHORT, "-o", "net.safetensors"]
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *command],
+            env={**environment, "RANK": rank, "LOCAL_RANK": rank},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        outcomes = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], outcomes
+    spoken = [out for out, _ in outcomes if out]
+    assert len(spoken) == 1
+    assert "measured on 10 held-out images" in spoken[0]
+    checkpoint = load_checkpoint(tmp_path / "net.safetensors")
+    assert len(checkpoint.training["history"]) == 1
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
