@@ -89,6 +89,7 @@ def bundle_from_checkpoint(
         opsets = write_graphs(source.network, source.baseline, folder, dynamic_batch, progress)
         progress("comparing the graphs with the network")
         comparisons = prove(source.network, source.baseline, folder, samples, dynamic_batch)
+        progress("computing the golden arrays")
         with network_from_folder(folder, codec, batch=1, baseline=source.baseline is not None) as network:
             golden = golden_arrays(network, codec, samples)
         np.savez_compressed(folder / "golden.npz", **golden)

@@ -61,6 +61,8 @@ def source_from_file(path: Path, split: str | None, untrained: Untrained | None)
     one or none, CheckpointError for a file that cannot be used.
     """
     if untrained is not None:
+        if split not in (None, untrained.bottleneck.split):
+            raise UsageError(f"the untrained bottleneck is for {untrained.bottleneck.split}, not --split {split}")
         return _with_untrained_unit(path, untrained)
     if path.is_file() and path.suffix != ".safetensors":
         raise UsageError(

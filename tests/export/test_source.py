@@ -170,3 +170,8 @@ def test_what_does_not_fit_an_untrained_unit_is_refused(
     with pytest.raises(error, match=words) as caught:
         source_from_file(request.getfixturevalue(path_of), untrained.bottleneck.split, untrained)
     assert "\n" not in str(caught.value)
+
+
+def test_an_untrained_unit_for_another_split_is_refused(plain: Path) -> None:
+    with pytest.raises(UsageError, match="is for b5, not --split b4"):
+        source_from_file(plain, "b4", Untrained(unit_at("b5"), CODEC))
