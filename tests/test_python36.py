@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -50,15 +52,18 @@ def environment_for(python: str) -> pathlib.Path:
     recipe = "\n".join([python, PIP, *INSTALLERS, REQUIREMENTS.read_text()])
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "bottlekit-tests"
     environment = cache / f"py36-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    done = environment / "complete"
-    if not done.exists():
-        shutil.rmtree(environment, ignore_errors=True)
-        run(python, "-m", "venv", environment)
-        pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run(*pip, PIP)
-        run(*pip, *INSTALLERS)
-        run(*pip, "--no-build-isolation", "--requirement", REQUIREMENTS)
-        done.touch()
+    if not environment.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            new = pathlib.Path(scratch) / "environment"
+            run(python, "-m", "venv", new)
+            pip = [new / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            run(*pip, PIP)
+            run(*pip, *INSTALLERS)
+            run(*pip, "--no-build-isolation", "--requirement", REQUIREMENTS)
+            # Whole or not at all; where another run was faster, its environment is as good.
+            with contextlib.suppress(OSError):
+                new.rename(environment)
     return environment / "bin" / "python"
 
 
