@@ -81,12 +81,16 @@ def run(app: Callable[[], object]) -> int:
     except BottlekitError as error:
         print(f"bottlekit: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("bottlekit: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (OSError, MemoryError) as error:
+        # A full disk, a vanished folder, no memory: nothing of ours is wrong, and a traceback helps nobody.
+        print(f"bottlekit: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bottlekit: interrupted", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         extra = _extra_of(error.name or "")
         if extra is None:

@@ -72,6 +72,7 @@ def demo(
             "rows": values_from_table(table),
             "compiled": run.compiled,
             "not_compiled": run.not_compiled,
+            "server": run.server,
             "folder": str(out),
         },
         show,

@@ -45,7 +45,7 @@ class DemoRun:
     """Everything a run left behind, for the page and the table.
 
     `answers` holds what `infer` reported, by setup: "mobile-only", "cloud-only", or a split's name; `labels` the
-    true class of each held-out image, by path.
+    true class of each held-out image, by path; `server` what the server's process announced of itself.
     """
 
     folder: Path
@@ -55,6 +55,7 @@ class DemoRun:
     labels: dict[str, str]
     compiled: list[dict[str, Any]]
     not_compiled: str | None
+    server: dict[str, Any]
     lines: list[str]
 
 
@@ -77,7 +78,7 @@ def run_pipe(options: DemoOptions, say: Callable[[str], None], quiet: bool = Fal
     compiled, not_compiled = _compile_rtx(verbs)
     effort = ["--quick"] if options.quick else []
     verbs.run("bench", "fleet", "--target", "cpu", "--engines", "engines", "-o", "profile.json", *effort)
-    answers = _infer_everywhere(verbs, options.splits)
+    server, answers = _infer_everywhere(verbs, options.splits)
     for link in LINKS:
         verbs.run("plan", "profile.json", "--link", link, "-o", f"plan-{link}.json")
     return DemoRun(
@@ -88,6 +89,7 @@ def run_pipe(options: DemoOptions, say: Callable[[str], None], quiet: bool = Fal
         labels=labels,
         compiled=compiled,
         not_compiled=not_compiled,
+        server=server,
         lines=verbs.lines,
     )
 
@@ -121,8 +123,11 @@ def _compile_rtx(verbs: Verbs) -> tuple[list[dict[str, Any]], str | None]:
     return engines, None
 
 
-def _infer_everywhere(verbs: Verbs, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Classify the held-out images in every setup; the split's answers must equal the one-process reference."""
+def _infer_everywhere(verbs: Verbs, splits: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Classify the held-out images in every setup; the split's answers must equal the one-process reference.
+
+    Returns what the server announced of itself, and the answers by setup.
+    """
     answers = {"mobile-only": verbs.run("infer", "fleet", "images", "--mobile-only")}
     with verbs.background("serve", "fleet", "--port", "0") as server:
         address = f"{server['host']}:{server['port']}"
@@ -134,7 +139,7 @@ def _infer_everywhere(verbs: Verbs, splits: Sequence[str]) -> dict[str, dict[str
         _require_equal(split, answers[split]["images"], reference["images"])
     for name, report in answers.items():
         write_json(str(verbs.folder / f"answers-{name}.json"), report)
-    return answers
+    return server, answers
 
 
 def _require_equal(split: str, remote: Sequence[Mapping[str, Any]], local: Sequence[Mapping[str, Any]]) -> None:
