@@ -2,8 +2,8 @@
 
 ::
 
-    Bundle + TargetSpec --> Job per part --cached_engine--> nothing to do
-                                         \\--compile_engine--> <bundle>-<part>-<target>.plan|.onnx + .json
+    Bundle + TargetSpec --> Job per part --cached_engine--> kept
+                                         \\--require_clean, compile_engine--> engine + .json
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 import bottlekit
 from bottlekit.build import cpu, rtx
 from bottlekit.build.cache import cached_engine, key_for
-from bottlekit.build.job import Compiled, Job, max_batch_for, precision_for
+from bottlekit.build.check import require_clean
+from bottlekit.build.job import Compiled, Job, max_batch_for, precision_for, workspace_for
 from bottlekit.device.bundle import PARTS, Bundle
 from bottlekit.device.engine import FORMAT, VERSION, Engine, sidecar_path
 from bottlekit.device.files import sha256_of_file, whole_file, write_json
@@ -54,19 +55,22 @@ def build_bundle(
     force: bool = False,
     progress: Callable[[Step], None] | None = None,
     command: str = "",
+    workspace_mib: int | None = None,
 ) -> list[Engine]:
     """Build engines of a bundle for a target into `out_dir`; those that are there already are kept.
 
     `parts` None builds every part that the bundle has; `precision` None takes the target's first;
-    `force` builds again what could be kept. `command` goes into the sidecars.
+    `force` builds again what could be kept. `command` goes into the sidecars. `workspace_mib` is the most scratch
+    memory that the compiler may plan with, None for the target's.
 
     Raises:
         TargetError: this machine cannot build for the target.
         UsageError: parts, a precision or a batch that the bundle or the target does not have.
-        EngineError: a compiler refused a graph, or an engine computes something else. Nothing is left of it.
+        EngineError: the lint or a compiler refused a graph, or an engine computes something else. Nothing is
+            left of it.
     """
     require_buildable(target)
-    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch)
+    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch, workspace_mib)
     return [_build(job, force, progress or _ignore, command) for job in jobs]
 
 
@@ -77,6 +81,7 @@ def jobs_for(
     parts: Sequence[str] | None,
     precision: str | None,
     max_batch: int | None,
+    workspace_mib: int | None = None,
 ) -> list[Job]:
     """The jobs that `build_bundle` does, in the order of PARTS; UsageError for what cannot be asked."""
     for part in parts or ():
@@ -86,7 +91,8 @@ def jobs_for(
             raise UsageError(f"the bundle {bundle.name} has no {part}; it has: {', '.join(bundle.parts)}")
     wanted = [part for part in bundle.parts if not parts or part in parts]
     chosen, batch = precision_for(target, precision), max_batch_for(bundle, target, max_batch)
-    return [Job(bundle, part, target, chosen, batch, out_dir) for part in wanted]
+    workspace = workspace_for(target, workspace_mib)
+    return [Job(bundle, part, target, chosen, batch, out_dir, workspace) for part in wanted]
 
 
 def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str) -> Engine:
@@ -97,6 +103,9 @@ def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str
         progress(Step(job, "cached", engine=engine))
         return engine
     progress(Step(job, "compiling", why="rebuilding: --force was given" if engine is not None else why))
+    if job.target.kind != "onnxruntime":
+        # ONNX Runtime reads the graph here and now, and needs no other package to say what is wrong with it.
+        require_clean(job)
     path = str(job.engine_path)
     try:
         with whole_file(path) as temporary:

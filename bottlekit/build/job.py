@@ -13,6 +13,7 @@ from bottlekit.targets.loader import Precision, TargetSpec
 
 # The largest batch that an engine takes where the graph takes any and nobody said otherwise.
 DEFAULT_MAX_BATCH = 8
+MAX_WORKSPACE_MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Job:
     """One part of a bundle, to be compiled for a target.
 
     `max_batch` is the largest batch the engine shall take; None where the compiler does not ask for one.
+    `workspace_mib` is the most scratch memory the compiler may plan with; None takes the target's.
     """
 
     bundle: Bundle
@@ -28,6 +30,12 @@ class Job:
     precision: Precision
     max_batch: int | None
     folder: Path
+    workspace_mib: int | None = None
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The most scratch memory that the compiler may plan with; 0 for a target without such a setting."""
+        return self.target.workspace_bytes if self.workspace_mib is None else self.workspace_mib << 20
 
     @property
     def onnx_path(self) -> Path:
@@ -65,6 +73,17 @@ def precision_for(target: TargetSpec, asked: str | None) -> Precision:
         if precision == asked:
             return precision
     raise UsageError(f"--precision {asked} is not for {target.name}; it builds: {', '.join(target.precisions)}")
+
+
+def workspace_for(target: TargetSpec, asked: int | None) -> int | None:
+    """The workspace asked for in MiB, None for the target's; UsageError where there is none, or it is too small."""
+    if asked is None:
+        return None
+    if target.workspace_mib is None:
+        raise UsageError(f"--workspace-mb is not for {target.name}: its compiler plans without scratch memory")
+    if not 1 <= asked <= MAX_WORKSPACE_MIB:
+        raise UsageError(f"--workspace-mb must be from 1 to {MAX_WORKSPACE_MIB}, not {asked}")
+    return asked
 
 
 def max_batch_for(bundle: Bundle, target: TargetSpec, asked: int | None) -> int | None:

@@ -35,7 +35,7 @@ def key_of(job: Job) -> dict[str, Any]:
         "compiler_platform": f"{platform.system().lower()}-{platform.machine()}",
         "lowering": f"onnxconverter-common {metadata.version('onnxconverter-common')}" if fp16 else None,
         "sm": job.target.sm,
-        "workspace_bytes": job.target.workspace_bytes,
+        "workspace_bytes": job.workspace_bytes,
         "profiles": {name: [list(shape) for shape in profile] for name, profile in profiles_of(job).items()},
     }
 
@@ -51,7 +51,7 @@ def compile_engine(job: Job, path: Path) -> Compiled:
         if job.precision == "fp16":
             onnx_path = Path(folder) / f"{job.part}.fp16.onnx"
             lowered = lower_onnx(job, onnx_path)
-        options = PlanOptions(job.target.workspace_bytes, job.target.sm, profiles_of(job))
+        options = PlanOptions(job.workspace_bytes, job.target.sm, profiles_of(job))
         plan = plan_from_onnx(import_tensorrt("tensorrt_rtx"), onnx_path.read_bytes(), options, str(job.onnx_path))
     path.write_bytes(plan.content)
     here = "" if nvidia_gpu_is_here() else "no GPU on this machine: "

@@ -11,6 +11,7 @@ from bottlekit.cli.common import JsonOption, QuietOption, command_line, emit, sa
 
 if TYPE_CHECKING:
     from bottlekit.build.build import Step
+    from bottlekit.build.check import Checked
 
 
 def build(
@@ -30,6 +31,16 @@ def build(
         int | None,
         typer.Option(help="The most images at once, where the target sets a limit (TensorRT).", show_default="8"),
     ] = None,
+    workspace_mb: Annotated[
+        int | None,
+        typer.Option(help="The most scratch memory in MiB that TensorRT may plan with.", show_default="by target"),
+    ] = None,
+    check_only: Annotated[
+        bool,
+        typer.Option(
+            "--check-only", help="Only say what the target would choke on; works for every target on any machine."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Build again what is there already.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -39,13 +50,25 @@ def build(
     [bold]bottlekit build bundle/ --target cpu[/bold] optimises the graphs for ONNX Runtime and compares what they
     compute with the bundle's golden outputs. [bold]--target rtx-ada[/bold] compiles real TensorRT-RTX plans, with
     no GPU on this machine. What is there already and would come out the same is kept; what differs is named.
+
+    [bold]--target tx2 --check-only[/bold] reads the graphs as TensorRT 8.2 would, without having it, and ends with
+    exit status 1 if it finds something.
     """
-    from bottlekit.build.build import build_bundle
+    from bottlekit.build.build import build_bundle, jobs_for
+    from bottlekit.build.check import check_jobs
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.targets.loader import target_from_name
 
     set_quiet(quiet)
     spec = target_from_name(target)
+    if check_only:
+        jobs = [
+            job
+            for one in fleet_from_path(str(bundle))
+            for job in jobs_for(one, spec, out, part, precision, max_batch, workspace_mb)
+        ]
+        _report_check(check_jobs(jobs), spec.name, as_json)
+        return
     steps: list[Step] = []
 
     def watch(step: Step) -> None:
@@ -54,8 +77,29 @@ def build(
             steps.append(step)
 
     for one in fleet_from_path(str(bundle)):
-        build_bundle(one, spec, out, part, precision, max_batch, force, watch, command_line())
+        build_bundle(
+            one, spec, out, part, precision, max_batch, force, watch, command_line(), workspace_mib=workspace_mb
+        )
     emit({"engines": [_row(step) for step in steps]}, lambda: _print_table(steps), as_json)
+
+
+def _report_check(checked: list[Checked], target: str, as_json: bool) -> None:
+    """Print what the lint found, one line each; exit status 1 if it found anything."""
+    emit(
+        {"target": target, "checked": [one.to_dict() for one in checked]},
+        lambda: _print_check(checked, target),
+        as_json,
+    )
+    if any(one.findings for one in checked):
+        raise typer.Exit(1)
+
+
+def _print_check(checked: list[Checked], target: str) -> None:
+    for one in checked:
+        for finding in one.findings:
+            print(f"{one.bundle} {one.part} for {target}: {finding}")
+    if not any(one.findings for one in checked):
+        print(f"{target}: nothing to object ({len(checked)} graphs)")
 
 
 def _words(step: Step) -> str:

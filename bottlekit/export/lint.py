@@ -31,14 +31,21 @@ _REDUCTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class ParserFacts:
-    """What decides which rules apply: TensorRT as (major, minor), the newest opset it reads, how batches are built.
+    """What decides which rules apply to a graph.
 
-    `has_profile` says that the build gives every free dimension a range.
+    tensorrt: the version whose parser reads it, (major, minor); None where ONNX Runtime does.
+    opset_ceiling: the newest opset it reads. uint8_edges: inputs and outputs may be UINT8.
+    has_profile: the build gives every free dimension a range.
     """
 
-    tensorrt: tuple[int, int]
+    tensorrt: tuple[int, int] | None
     opset_ceiling: int
+    uint8_edges: bool = True
     has_profile: bool = True
+
+    def before(self, major: int, minor: int) -> bool:
+        """Whether a TensorRT older than this version reads the graph."""
+        return self.tensorrt is not None and self.tensorrt < (major, minor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +101,8 @@ def known_operators(tensorrt: tuple[int, int]) -> frozenset[str]:
 
 
 def _operators(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
+    if facts.tensorrt is None:
+        return
     known = known_operators(facts.tensorrt)
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
@@ -117,7 +126,7 @@ def _reduce_axes(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding
 
     ReduceSum takes its axes as an input since opset 13, and its importer has read that since 8.0.
     """
-    if facts.tensorrt >= (10, 0):
+    if not facts.before(10, 0):
         return
     for node in model.graph.node:
         if node.op_type in _REDUCTIONS and len(node.input) > 1:
@@ -131,8 +140,10 @@ def _reduce_axes(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding
 
 def _types(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
     """UINT8: none at all in 8.2, network inputs and outputs from 8.5 on, never in between."""
+    if facts.tensorrt is None:
+        return
     edges = {value.name: value for value in (*model.graph.input, *model.graph.output)}
-    if facts.tensorrt < (8, 5):
+    if not facts.uint8_edges:
         for value in edges.values():
             if value.type.tensor_type.elem_type == TensorProto.UINT8:
                 yield Finding(
@@ -145,14 +156,14 @@ def _types(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
         if node.op_type != "Cast":
             continue
         to = next(attribute.i for attribute in node.attribute if attribute.name == "to")
-        if to == TensorProto.UINT8 and not (facts.tensorrt >= (8, 5) and node.output[0] in edges):
+        if to == TensorProto.UINT8 and not (facts.uint8_edges and node.output[0] in edges):
             yield Finding(
                 "uint8",
                 _node_name(node),
                 "UINT8 inside a graph is never supported",
                 "quantise outside the engine: the codec does it",
             )
-        elif facts.tensorrt < (8, 5) and to not in _FLOAT_CASTS and to != TensorProto.UINT8:
+        elif facts.before(8, 5) and to not in _FLOAT_CASTS and to != TensorProto.UINT8:
             yield Finding(
                 "cast-type",
                 _node_name(node),
@@ -162,7 +173,7 @@ def _types(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
 
 
 def _half_initialisers(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
-    if facts.tensorrt >= (8, 4):
+    if not facts.before(8, 4):
         return
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
@@ -175,15 +186,18 @@ def _half_initialisers(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[F
 
 
 def _conv_weights(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
-    """Up to 8.x, weights must be initialisers: an Identity in front of them, which exporters write, is too much."""
-    if facts.tensorrt >= (10, 0):
+    """Up to 8.x, weights must be initialisers: an Identity in front of them, which exporters write, is too much.
+
+    A DequantizeLinear in front of the kernel is read as what it is, an INT8 kernel; in front of a bias it is not.
+    """
+    if not facts.before(10, 0):
         return
-    initialisers = _initialisers(model)
-    constants = {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    constants = _initialisers(model).keys() | _made_by(model, "Constant")
+    kernels = constants | _made_by(model, "DequantizeLinear")
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose"):
-            for name in [name for name in node.input[1:] if name]:
-                if name not in initialisers and name not in constants:
+            for place, name in enumerate(node.input):
+                if name and place > 0 and name not in (kernels if place == 1 else constants):
                     yield Finding(
                         "conv-weights",
                         _node_name(node),
@@ -192,11 +206,16 @@ def _conv_weights(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Findin
                     )
 
 
+def _made_by(model: onnx.ModelProto, operator: str) -> set[str]:
+    """The tensors that nodes of one operator give."""
+    return {node.output[0] for node in model.graph.node if node.op_type == operator}
+
+
 def _clip_bounds(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
-    if facts.tensorrt >= (8, 4):
+    if not facts.before(8, 4):
         return
     initialisers = _initialisers(model)
-    constants = {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    constants = _made_by(model, "Constant")
     for node in model.graph.node:
         if node.op_type == "Clip":
             for name in [name for name in node.input[1:] if name]:
@@ -213,7 +232,7 @@ def _clip_bounds(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding
 
 def _quantize_inputs(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
     """8.2's QuantizeLinear and DequantizeLinear want three inputs, and zero points of 0."""
-    if facts.tensorrt >= (8, 4):
+    if not facts.before(8, 4):
         return
     initialisers = _initialisers(model)
     for node in model.graph.node:
@@ -230,7 +249,7 @@ def _quantize_inputs(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Fin
 
 
 def _dynamic_dimensions(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
-    if facts.has_profile:
+    if facts.tensorrt is None or facts.has_profile:
         return
     known = _initialisers(model)
     for value in model.graph.input:

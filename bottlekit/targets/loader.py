@@ -65,8 +65,10 @@ class TargetSpec:
     """A kind of machine.
 
     `kind` is what compiles and runs its engines, `built` where (see BUILT). `sm` is the GPU's compute
-    capability, `tensorrt` the newest TensorRT that knows it, `opset` the newest ONNX opset of that TensorRT's
-    parser. The first of `precisions` is the one built when none is asked for.
+    capability, `tensorrt` the newest TensorRT that knows it. Of what reads its graphs: `opset` the newest ONNX
+    opset, `parser` the TensorRT whose parser it is ("8.2"; TensorRT-RTX counts for itself and has that of 11),
+    `uint8_edges` whether inputs and outputs may be UINT8. The first of `precisions` is the one built when none
+    is asked for.
     """
 
     name: str
@@ -80,6 +82,8 @@ class TargetSpec:
     sm: str | None = None
     tensorrt: str | None = None
     cuda: str | None = None
+    parser: str | None = None
+    uint8_edges: bool | None = None
     workspace_mib: int | None = None
     memory: Memory | None = None
     peaks: tuple[Peak, ...] = ()
@@ -93,14 +97,24 @@ class TargetSpec:
         for rate in (self.abilities.fp16, self.abilities.int8):
             _check(rate in RATES, self, f"an ability is {rate!r}, not one of {RATES}")
         if self.kind != "onnxruntime":
-            for field in ("sm", "tensorrt", "cuda", "workspace_mib"):
+            for field in ("sm", "tensorrt", "cuda", "parser", "uint8_edges", "workspace_mib"):
                 _check(getattr(self, field) is not None, self, f"no {field}")
             _check(bool(re.fullmatch(r"\d+\.\d", self.sm or "")), self, f"sm is {self.sm!r}, not like 8.9")
+            good_parser = bool(re.fullmatch(r"\d+\.\d+", self.parser or ""))
+            _check(good_parser, self, f"parser is {self.parser!r}, not like 8.2")
 
     @property
     def workspace_bytes(self) -> int:
         """The most scratch memory that the compiler may plan with; 0 for a target without such a setting."""
         return (self.workspace_mib or 0) << 20
+
+    @property
+    def parser_version(self) -> tuple[int, int] | None:
+        """`parser` as (major, minor); None where no TensorRT reads the graphs."""
+        if self.parser is None:
+            return None
+        major, minor = self.parser.split(".")
+        return int(major), int(minor)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

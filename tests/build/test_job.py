@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from bottlekit.build.build import jobs_for
-from bottlekit.build.job import max_batch_for, precision_for
+from bottlekit.build.job import max_batch_for, precision_for, workspace_for
 from bottlekit.build.rtx import profiles_of
 from bottlekit.device.bundle import Bundle
 from bottlekit.errors import UnknownNameError, UsageError
-from bottlekit.targets.loader import target_from_name
+from bottlekit.targets.loader import TargetSpec, target_from_name
 
 Tiny = Callable[..., Bundle]
 CPU, ADA = target_from_name("cpu"), target_from_name("rtx-ada")
@@ -47,6 +47,29 @@ def test_a_batch_that_cannot_be_is_refused(tiny_bundle: Tiny) -> None:
         max_batch_for(tiny_bundle(), CPU, 4)
     with pytest.raises(UsageError, match="exported for one image at a time"):
         max_batch_for(tiny_bundle(dynamic_batch=False), ADA, 4)
+
+
+def test_a_workspace_is_the_targets_unless_told(tiny_bundle: Tiny) -> None:
+    (job,) = jobs_for(tiny_bundle(), target_from_name("tx2"), Path("out"), ["head"], None, None)
+    assert job.workspace_bytes == 256 << 20
+    (job,) = jobs_for(tiny_bundle(), target_from_name("tx2"), Path("out"), ["head"], None, None, 128)
+    assert job.workspace_bytes == 128 << 20
+    (job,) = jobs_for(tiny_bundle(), CPU, Path("out"), ["head"], None, None)
+    assert job.workspace_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "words"),
+    [
+        (CPU, 64, "--workspace-mb is not for cpu"),
+        (ADA, 0, "--workspace-mb must be from 1 to 1048576, not 0"),
+        (ADA, -1, "not -1"),
+        (ADA, (1 << 20) + 1, "not 1048577"),
+    ],
+)
+def test_a_workspace_that_cannot_be_is_refused(target: TargetSpec, asked: int, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        workspace_for(target, asked)
 
 
 def test_there_is_a_job_for_every_part(tiny_bundle: Tiny) -> None:

@@ -91,6 +91,14 @@ def test_a_changed_precision_or_batch_is_named_and_rebuilt(tiny_bundle: Tiny, tm
     assert why.startswith('rebuilding: profiles was {"image": [[1, 3, 8, 8], [1, 3, 8, 8], [8, 3, 8, 8]]}, is ')
 
 
+def test_the_workspace_is_the_targets_unless_told(tiny_bundle: Tiny, tmp_path: Path) -> None:
+    steps: list[Step] = []
+    for workspace_mib in (None, 1024, 64):
+        build_bundle(tiny_bundle(), ADA, tmp_path, ["head"], progress=steps.append, workspace_mib=workspace_mib)
+    assert [step.state for step in steps] == ["compiling", "built", "cached", "compiling", "built"]
+    assert steps[3].why == "rebuilding: workspace_bytes was 1073741824, is 67108864"
+
+
 def test_a_fixed_batch_needs_no_profile(tiny_bundle: Tiny, tmp_path: Path) -> None:
     def fix_batch(folder: Path) -> None:
         for part in ("head", "tail", "full", "baseline"):
@@ -110,8 +118,12 @@ def unsupported_operator(folder: Path) -> None:
     onnx.save(model, folder / "tail.onnx")
 
 
-def test_an_unsupported_operator_is_refused_in_the_parsers_words(tiny_bundle: Tiny, tmp_path: Path) -> None:
+def test_an_unsupported_operator_is_refused_in_the_parsers_words(
+    tiny_bundle: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
+    # The lint would find it first.
+    monkeypatch.setattr("bottlekit.build.build.require_clean", lambda job: None)
     with pytest.raises(
         EngineError,
         match=r"TensorRT-RTX 1\.\S+ cannot parse .*tail\.onnx: node 'the_odd_one' \(Frobnicate\): .*Plugin not",

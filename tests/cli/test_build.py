@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
 from bottlekit.device.engine import Engine
+from bottlekit.device.files import sha256_of_file
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 needs_rtx = pytest.mark.skipif(
@@ -94,9 +96,53 @@ def test_real_plans_come_out_for_a_gpu_that_is_not_here(build: Run, tmp_path: Pa
     assert "rebuilding: precision was fp16, is fp32" in err
 
 
+@pytest.mark.parametrize("target", ["cpu", "tx2", "gtx1080ti", "orin", "rtx-ada"])
+def test_a_fleet_is_only_checked(build: Run, tmp_path: Path, target: str) -> None:
+    code, out, err = build(FLEET, "-t", target, "--check-only")
+    assert (code, out, err) == (0, f"{target}: nothing to object (7 graphs)\n", "")
+    assert not (tmp_path / "engines").exists()
+
+
+def test_what_the_check_finds_is_told_and_is_a_failure(build: Run, tmp_path: Path) -> None:
+    bundle = too_new(tmp_path / "bundle")
+    code, out, err = build(bundle, "-t", "tx2", "--check-only")
+    assert (code, err) == (1, "")
+    words = (
+        "tiny-rb1 head for tx2: opset-ceiling: the graph: opset 17, and this target reads up to 13; export again"
+    )
+    assert out.startswith(words)
+    assert out.count("\n") == 1
+    code, out, _ = build(bundle, "-t", "tx2", "--check-only", "--json", "--part", "head", "--part", "tail")
+    assert code == 1
+    checked = json.loads(out)
+    assert checked["target"] == "tx2"
+    assert [(one["bundle"], one["part"], len(one["findings"])) for one in checked["checked"]] == [
+        ("tiny-rb1", "head", 1),
+        ("tiny-rb1", "tail", 0),
+    ]
+    assert set(checked["checked"][0]["findings"][0]) == {"rule", "where", "problem", "advice"}
+    assert build(bundle, "-t", "tx2", "--check-only", "--part", "tail")[0] == 0
+
+
+def too_new(folder: Path) -> Path:
+    """A bundle whose head has opset 17."""
+    shutil.copytree(FLEET / "rb1", folder)
+    model = onnx.load(folder / "head.onnx")
+    model.opset_import[0].version = 17
+    onnx.save(model, folder / "head.onnx")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    file = folder / "head.onnx"
+    manifest["files"]["head.onnx"].update(sha256=sha256_of_file(str(file)), bytes=file.stat().st_size)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        ((FLEET, "-t", "tx2", "--check-only", "--precision", "int8"), 2, "--precision int8 is not for tx2"),
+        ((FLEET, "-t", "tx2", "--check-only", "--workspace-mb", "0"), 2, "--workspace-mb must be from 1 to"),
+        ((FLEET, "-t", "cpu", "--workspace-mb", "64"), 2, "--workspace-mb is not for cpu"),
         ((FLEET, "-t", "tx2"), 1, "cannot build for tx2 on this machine: it needs TensorRT 8.2 on the device"),
         ((FLEET, "-t", "gtx1080ti"), 1, "it needs TensorRT 8.6 on the device"),
         ((FLEET, "-t", "tx3"), 2, "target 'tx3' does not exist; there are: cpu, gtx1080ti"),

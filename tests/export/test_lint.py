@@ -7,11 +7,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bottlekit.export.lint import RULES, ParserFacts, known_operators, lint
 
-TX2 = ParserFacts(tensorrt=(8, 2), opset_ceiling=13)
+TX2 = ParserFacts(tensorrt=(8, 2), opset_ceiling=13, uint8_edges=False)
 GTX1080TI = ParserFacts(tensorrt=(8, 6), opset_ceiling=17)
 ORIN = ParserFacts(tensorrt=(10, 3), opset_ceiling=20)
 TODAY = ParserFacts(tensorrt=(11, 4), opset_ceiling=25)
-ALL = (TX2, GTX1080TI, ORIN, TODAY)
+ONNX_RUNTIME = ParserFacts(tensorrt=None, opset_ceiling=15)
+ALL = (TX2, GTX1080TI, ORIN, TODAY, ONNX_RUNTIME)
 
 
 def graph(nodes, initialisers=(), shape=(1, 3, 8, 8), kind=TensorProto.FLOAT, opset=13, out="y", out_kind=None):
@@ -41,6 +42,16 @@ def clip(low):
     bounds = [("low", np.float32(0)), ("high", np.float32(6))]
     nodes = [helper.make_node("Identity", ["low"], ["computed"])] if low == "computed" else []
     return graph([*nodes, helper.make_node("Clip", ["x", low, "high"], ["y"])], bounds)
+
+
+def int8_conv(kernel, bias):
+    tensors = [WEIGHT, ("b", np.ones(4, np.float32)), SCALE, ("z", np.int8(0))]
+    nodes = []
+    for name in ("w", "b"):
+        nodes.append(helper.make_node("QuantizeLinear", [name, "s", "z"], [f"quantized_{name}"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"quantized_{name}", "s", "z"], [f"dequantized_{name}"]))
+    nodes.append(helper.make_node("Conv", ["x", kernel, bias.replace("bias", "b")], ["y"]))
+    return graph(nodes, tensors)
 
 
 def external():
@@ -100,6 +111,7 @@ CASES = [
         graph([helper.make_node("Identity", ["w"], ["i"]), conv("i")], [WEIGHT]),
         graph([conv("w")], [WEIGHT]),
     ),
+    ("conv-weights", TX2, int8_conv("w", "dequantized_bias"), int8_conv("dequantized_w", "b")),
     ("clip-bounds", TX2, clip("computed"), clip("low")),
     ("quantize-zero-point", TX2, quantize(None), quantize(0)),
     ("quantize-zero-point", TX2, quantize(3), quantize(0)),
@@ -131,6 +143,11 @@ def test_what_old_parsers_refuse_new_ones_take():
     for rule, facts, broken, _ in CASES:
         if facts is TX2 and rule not in ("uint8", "unknown-operator"):
             assert lint(broken, TODAY) == [], rule
+
+
+def test_onnx_runtime_takes_what_old_parsers_refuse():
+    found = {finding.rule for _, _, broken, _ in CASES for finding in lint(broken, ONNX_RUNTIME)}
+    assert found == {"opset-ceiling", "external-data"}
 
 
 def test_uint8_outputs_are_allowed_from_8_5():

@@ -81,6 +81,20 @@ def test_the_machines_of_the_papers_have_their_facts() -> None:
     assert gtx1080ti.precisions[0] == "fp32"
 
 
+def test_the_parser_is_that_of_the_newest_tensorrt(target: TargetSpec) -> None:
+    if target.kind == "onnxruntime":
+        assert target.parser_version is None
+        return
+    version = target.parser_version
+    assert version is not None
+    # TensorRT-RTX counts for itself, and its parser is that of TensorRT 11.
+    expected = (
+        (11,) if target.kind == "tensorrt_rtx" else tuple(map(int, (target.tensorrt or "").split()[1].split(".")))
+    )
+    assert version[: len(expected)] == expected
+    assert target.uint8_edges == (version >= (8, 5))
+
+
 def test_targets_come_in_the_order_of_ease() -> None:
     order = [target.name for target in all_targets()]
     assert order[:5] == ["cpu", "rtx-ada", "rtx-ampere", "rtx-blackwell", "rtx-turing"]
@@ -112,6 +126,9 @@ BROKEN = [
     (GOOD.replace('sm = "8.9"', ""), "no sm"),
     (GOOD.replace('sm = "8.9"', 'sm = "89"'), "sm is '89', not like 8.9"),
     (GOOD.replace("workspace_mib = 1024", ""), "no workspace_mib"),
+    (GOOD.replace('parser = "11.0"', ""), "no parser"),
+    (GOOD.replace('parser = "11.0"', 'parser = "11"'), "parser is '11', not like 8.2"),
+    (GOOD.replace("uint8_edges = true", ""), "no uint8_edges"),
     (GOOD.replace('["fp16", "fp32"]', "[]"), "no precisions"),
     (GOOD.replace('["fp16", "fp32"]', '["fp8"]'), "precisions are"),
     (GOOD.replace('fp16 = "native"', 'fp16 = "fast"'), "an ability is 'fast'"),
