@@ -14,7 +14,7 @@ A bundle may come from anywhere, so every field is checked before it is used, an
 
 import os
 import zipfile
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -57,10 +57,12 @@ class Bundle:
         input_shape: (1, 3, h, w) of the image.
         feature_shape: (c, h, w) of the feature.
         dynamic_batch: whether the graphs take any number of images at once.
-        parts: those of PARTS that it holds.
+        parts: those of PARTS that it holds; for a copy that was loaded with `parts`, those of them.
     """
 
-    def __init__(self, path: str, manifest: Dict[str, Any], sha256: str) -> None:
+    def __init__(
+        self, path: str, manifest: Dict[str, Any], sha256: str, parts: Optional[Sequence[str]] = None
+    ) -> None:
         fields = Fields(manifest, os.path.join(path, "bundle.json"))
         self.path = path
         self.manifest = manifest
@@ -75,11 +77,15 @@ class Bundle:
         self.codec = checked_codec(fields.object("codec"), self.feature_shape)
         check_reports(fields, len(self.classes))
         self._files = checked_files(fields.object("files"), _REQUIRED_FILES)
-        self.parts = tuple(part for part in PARTS if part + ".onnx" in self._files)
+        self.parts = tuple(
+            part for part in PARTS if part + ".onnx" in self._files and (parts is None or part in parts)
+        )
 
     @classmethod
-    def load(cls, path: str, verify: bool = True) -> "Bundle":
+    def load(cls, path: str, verify: bool = True, parts: Optional[Sequence[str]] = None) -> "Bundle":
         """Read the bundle in the folder `path`, and with `verify` compare every file with its hash.
+
+        `parts` is for a copy that holds bundle.json, golden.npz and only these parts' graphs, as a device gets it.
 
         Raises:
             BundleError: no bundle there, of another version, with a field that is missing or of another type, or
@@ -96,7 +102,7 @@ class Bundle:
         sha256 = sha256_of_file(where)
         manifest = read_json(where, "bundle")
         check_version(Fields(manifest, where), FORMAT, VERSION)
-        bundle = cls(path, manifest, sha256)
+        bundle = cls(path, manifest, sha256, parts)
         bundle._check_files(verify)
         return bundle
 
@@ -110,7 +116,8 @@ class Bundle:
 
     def onnx_sha256(self, part: str) -> str:
         """The SHA-256 of a part's ONNX file, as bundle.json has it; BundleError where there is no such part."""
-        self.onnx_path(part)
+        if part + ".onnx" not in self._files:
+            self.onnx_path(part)  # It says which parts there are.
         return str(self._files[part + ".onnx"]["sha256"])
 
     def golden(self) -> Dict[str, np.ndarray]:
@@ -129,7 +136,7 @@ class Bundle:
         }
         for name in ("feature", "codes", "decoded"):
             expected[name] = self.feature_shape
-        if "baseline" in self.parts:
+        if "baseline.onnx" in self._files:
             expected["baseline_logits"] = (len(self.classes),)
         for name in expected:
             if name not in arrays:
@@ -146,7 +153,10 @@ class Bundle:
         return arrays
 
     def _check_files(self, verify: bool) -> None:
+        absent = {part + ".onnx" for part in PARTS if part not in self.parts}
         for name, entry in sorted(self._files.items()):
+            if name in absent:
+                continue
             file = os.path.join(self.path, name)
             if not os.path.isfile(file):
                 raise BundleError("{} is missing from the bundle {}; export it again".format(name, self.path))

@@ -16,7 +16,7 @@ import numpy as np
 from .bundle import PARTS, Bundle
 from .engine import Engine
 from .errors import CodecError, EngineError, UnknownNameError
-from .golden import compare_with_golden, golden_input
+from .golden import compare_with_golden, golden_input, tolerance_from_name
 from .runners import runner_from_engine
 
 # In the order in which an inference runs them, the whole networks last.
@@ -57,14 +57,16 @@ def loaded_phase(
     if name not in known:
         raise UnknownNameError("phase", name, known)
     if name in PARTS:
-        with runner_from_engine(checked_engine(bundle, name, engine), threads=threads) as runner:
+        checked = checked_engine(bundle, name, engine)
+        tolerance = tolerance_from_name(checked.precision)
+        with runner_from_engine(checked, threads=threads) as runner:
             takes = runner.inputs[0].name
             inputs = [{takes: np.ascontiguousarray(one[np.newaxis])} for one in golden_input(bundle, name)]
             yield Phase(
                 name,
                 len(inputs),
                 lambda i: runner.run(inputs[i]),
-                lambda: compare_with_golden(runner, bundle, name),
+                lambda: compare_with_golden(runner, bundle, name, tolerance),
             )
     else:
         yield _codec_phase(bundle, name)

@@ -4,13 +4,13 @@
     flavour "tensorrt_rtx"  the library of RTX PCs; it compiles ahead of time, with no GPU and no driver
 
 Versions differ in what they offer, and a version number is a poor guide to that: everything here probes with
-`hasattr`. Nothing that TensorRT says is printed; it is recorded, and told when something fails.
+`hasattr`. What TensorRT says is recorded (trt_log.py), and told when something fails.
 """
 
+import ctypes
 import importlib
 import threading
 import time
-import weakref
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from .errors import EngineError, TargetError, UnknownNameError
 from .runner import TensorInfo
 from .trt_errors import explain
+from .trt_log import RecordedLog, enum_name
 
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
 
@@ -42,63 +43,30 @@ def import_tensorrt(flavour: str) -> Any:
         )
 
 
-class LogLine(NamedTuple):
-    """One message of TensorRT: its severity (INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE) and its text."""
-
-    severity: str
-    text: str
+# The libraries by what the bindings load, with their major version.
+_LIBRARIES = {"tensorrt": "libnvinfer.so.{}", "tensorrt_rtx": "libtensorrt_rtx.so.{}"}
+_VERSION_PARTS = ("Major", "Minor", "Patch", "Build")
 
 
-class RecordedLog:
-    """What TensorRT says from now on, for as long as this object lives.
+def full_version(trt: Any) -> str:
+    """The version with its fourth part: a plan loads only where all four are the same.
 
-    TensorRT keeps the first logger it is given for the whole process and ignores every later one. So there is
-    one logger for each module, and it hands each line to all logs that are alive.
+    Some packages give three parts as `__version__`; libraries since TensorRT 10 tell all of them themselves.
     """
-
-    def __init__(self) -> None:
-        self.lines: List[LogLine] = []
-
-    def logger(self, trt: Any) -> Any:
-        """The module's logger (an ILogger), which now writes into this log as well."""
-        logger, listeners = _logger_of(trt)
-        listeners.add(self)
-        return logger
-
-    def errors(self) -> List[str]:
-        """The texts of all errors so far."""
-        return [line.text for line in self.lines if line.severity in ("ERROR", "INTERNAL_ERROR")]
-
-    def texts(self, *severities: str) -> List[str]:
-        """Lines of these severities as "SEVERITY: text", in order; they go into sidecars."""
-        return ["{}: {}".format(line.severity, line.text) for line in self.lines if line.severity in severities]
+    version = str(trt.__version__)
+    if version.count(".") >= 3:
+        return version
+    try:
+        library = ctypes.CDLL(_LIBRARIES[flavour_of(trt)].format(version.split(".")[0]))
+        parts = [getattr(library, "getInferLib{}Version".format(part))() for part in _VERSION_PARTS]
+    except (OSError, AttributeError):
+        return version
+    return ".".join(str(part) for part in parts)
 
 
-# By module identity; the module is kept with it, so that an identity is never used twice.
-_LOGGERS: Dict[int, Tuple[Any, Any, Any]] = {}
-
-
-def _logger_of(trt: Any) -> Tuple[Any, Any]:
-    if id(trt) not in _LOGGERS:
-        listeners: Any = weakref.WeakSet()
-
-        class Recorder(trt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, msg: str) -> None:
-                # Called from C++, where an exception would end the process.
-                line = LogLine(_enum_name(severity), msg)
-                for log in list(listeners):
-                    log.lines.append(line)
-
-        _LOGGERS[id(trt)] = (trt, Recorder(), listeners)
-    return _LOGGERS[id(trt)][1:]
-
-
-def _enum_name(value: Any) -> str:
-    """The bare name of an enum value of the bindings: Severity.ERROR is "ERROR"."""
-    return str(getattr(value, "name", value)).rsplit(".", 1)[-1]
+def flavour_of(trt: Any) -> str:
+    """Which of FLAVOURS a module is."""
+    return "tensorrt_rtx" if "rtx" in str(trt.__name__) else "tensorrt"
 
 
 # TensorRT's own trt.nptype fails with numpy 1.24 and later in old versions.
@@ -115,7 +83,7 @@ _DTYPES = {
 
 def numpy_dtype(data_type: Any) -> Any:
     """The numpy dtype of a trt.DataType; EngineError for those that numpy lacks."""
-    name = _enum_name(data_type)
+    name = enum_name(data_type)
     if name not in _DTYPES:
         raise EngineError("numpy has no type for TensorRT's {}; keep it inside the engine".format(name))
     return np.dtype(_DTYPES[name])
@@ -149,8 +117,8 @@ class PlanOptions(NamedTuple):
 
     `sm` the compute capability ("8.9") where the compiler can be told, None for this machine's own GPU;
     `profiles` the range of shapes of each input with free sizes; `workspace_bytes` the most scratch memory;
-    `precision` "typed" takes the types that are in the ONNX, "fp16" and "fp32" are flags of the builder up to
-    TensorRT 10, and `fp32_layers` names ONNX nodes that stay FP32 under the FP16 flag;
+    `precision` "typed" takes the types that are in the ONNX (FP32 is then no TF32), "fp16" and "fp32" are flags of
+    the builder up to TensorRT 10, and `fp32_layers` names ONNX nodes that stay FP32 under the FP16 flag;
     `timing_cache` is what an earlier build measured, b"" for nothing.
     """
 
@@ -175,7 +143,9 @@ class Plan(NamedTuple):
 _BUILDING = threading.Lock()
 
 
-def plan_from_onnx(trt: Any, onnx: bytes, options: PlanOptions, where: str) -> Plan:
+def plan_from_onnx(
+    trt: Any, onnx: bytes, options: PlanOptions, where: str, log: Optional[RecordedLog] = None
+) -> Plan:
     """Compile an ONNX file's content with a TensorRT module.
 
     ::
@@ -183,11 +153,11 @@ def plan_from_onnx(trt: Any, onnx: bytes, options: PlanOptions, where: str) -> P
         onnx --OnnxParser--> network --+
         options --> builder config ----+--build_serialized_network--> plan
 
-    `where` names the file in errors. TargetError when this TensorRT cannot compile for `options.sm`;
-    EngineError with the parser's or the builder's own words when it refuses the graph.
+    `where` names the file in errors; `log` gets what TensorRT says meanwhile. TargetError when this TensorRT
+    cannot compile for `options.sm`; EngineError with the parser's or the builder's own words when it refuses the graph.
     """
     with _BUILDING:
-        log = RecordedLog()
+        log = log or RecordedLog()
         logger = log.logger(trt)
         builder = trt.Builder(logger)
         network = builder.create_network(_network_flags(trt))
@@ -196,10 +166,7 @@ def plan_from_onnx(trt: Any, onnx: bytes, options: PlanOptions, where: str) -> P
             raise EngineError("{} cannot parse {}: {}".format(_name(trt), where, _parse_errors(parser, log)))
         config = _builder_config(trt, builder, options)
         _set_precision(trt, config, network, options)
-        # In TensorRT-RTX timing caches do nothing, and touching one is deprecated.
-        cache = None if _is_rtx(trt) else config.create_timing_cache(options.timing_cache)
-        if cache is not None:
-            config.set_timing_cache(cache, False)
+        cache = _timing_cache(trt, config, options.timing_cache)
         started = time.perf_counter()
         plan = builder.build_serialized_network(network, config)
         build_ms = (time.perf_counter() - started) * 1e3
@@ -214,8 +181,24 @@ def is_strongly_typed(trt: Any) -> bool:
     return not hasattr(trt.BuilderFlag, "FP16")
 
 
+def _timing_cache(trt: Any, config: Any, content: bytes) -> Any:
+    """A timing cache in use: filled where `content` is one of this TensorRT and GPU, else empty."""
+    # In TensorRT-RTX timing caches do nothing, and touching one is deprecated.
+    if flavour_of(trt) == "tensorrt_rtx":
+        return None
+    for candidate in (content, b""):
+        cache = config.create_timing_cache(candidate)
+        # Damaged ones are not created; those of another TensorRT or GPU are not taken.
+        if cache is not None and config.set_timing_cache(cache, False):
+            return cache
+    return None
+
+
 def _set_precision(trt: Any, config: Any, network: Any, options: PlanOptions) -> None:
     """Turn a precision into the builder's flags, where it has such flags."""
+    if options.precision != "fp16" and hasattr(trt.BuilderFlag, "TF32"):
+        # It is on by default and keeps 10 bits of the mantissa: not what FP32 says.
+        config.clear_flag(trt.BuilderFlag.TF32)
     if options.precision == "typed":
         return
     if is_strongly_typed(trt):
@@ -225,9 +208,6 @@ def _set_precision(trt: Any, config: Any, network: Any, options: PlanOptions) ->
             )
         )
     if options.precision == "fp32":
-        # TF32 is on by default and keeps 10 bits of the mantissa: not what FP32 says.
-        if hasattr(trt.BuilderFlag, "TF32"):
-            config.clear_flag(trt.BuilderFlag.TF32)
         return
     if options.precision != "fp16":
         raise UnknownNameError("precision", options.precision, ("typed", "fp32", "fp16"))
@@ -265,11 +245,7 @@ def compute_capabilities(trt: Any) -> List[str]:
 
 
 def _name(trt: Any) -> str:
-    return "{} {}".format("TensorRT-RTX" if _is_rtx(trt) else "TensorRT", trt.__version__)
-
-
-def _is_rtx(trt: Any) -> bool:
-    return "rtx" in str(trt.__name__)
+    return "{} {}".format("TensorRT-RTX" if flavour_of(trt) == "tensorrt_rtx" else "TensorRT", trt.__version__)
 
 
 def _network_flags(trt: Any) -> int:

@@ -15,8 +15,9 @@ from .cuda import CudaProvider, DeviceMemory
 from .cuda_providers import provider_from_name
 from .errors import EngineError, TargetError
 from .runner import Runner, TensorInfo, shape_text
-from .trt import RecordedLog, import_tensorrt, tensors_of_engine
+from .trt import import_tensorrt, layers_of_engine, tensors_of_engine
 from .trt_errors import explain
+from .trt_log import RecordedLog
 
 Shapes = Tuple[Tuple[str, Tuple[int, ...]], ...]
 
@@ -56,6 +57,11 @@ class TensorRTRunner(Runner):
         self._buffers: Dict[str, _Buffer] = {}
         self._shapes: Shapes = ()
         self._graphs: Dict[Shapes, Any] = {}
+
+    def layers(self) -> str:
+        """What TensorRT's inspector says of the engine's layers, as JSON text."""
+        self._check_active()
+        return layers_of_engine(self._trt, self._engine)
 
     def _activate(self) -> Tuple[List[TensorInfo], List[TensorInfo]]:
         if not os.path.isfile(self.path):

@@ -19,6 +19,7 @@ import onnxruntime
 
 SURFACES = Path(__file__).parent.parent / "data" / "tensorrt_api"
 MAGIC = b"ptrt-double\n"
+CACHE = b"tactics-of-"
 FILES = {
     "8.2": "tensorrt-8.6.1.json",
     "8.6": "tensorrt-8.6.1.json",
@@ -101,6 +102,7 @@ class _Double:
     def __init__(self, version, sm, fast_fp16, fast_int8):
         self.version, self.sm, self.fast_fp16, self.fast_int8 = version, sm, fast_fp16, fast_int8
         self.fail_build = None
+        self.fail_above_bytes = None  # a build with more workspace runs out of memory
         self.fail_parse = []
         self.fail_execute = False
         self.layer_names = ["conv1", "relu1", "fc"]
@@ -174,7 +176,7 @@ def _implementations(module, double):
 
     class ITimingCache(_Limited):
         def __init__(self, content):
-            self._content = content
+            self._content = self._given = content
 
         def serialize(self):
             return module.IHostMemory(self._content)
@@ -235,9 +237,14 @@ def _implementations(module, double):
         def create_timing_cache(self, serialized_timing_cache):
             if double.version == "rtx":
                 raise DeprecationWarning("Timing cache operations are no-ops in TensorRT-RTX.")
-            return module.ITimingCache(bytes(serialized_timing_cache))
+            content = bytes(serialized_timing_cache)
+            return module.ITimingCache(content) if content.startswith(CACHE) or not content else None
 
         def set_timing_cache(self, cache, ignore_mismatch):
+            mine = CACHE + FULL_VERSIONS[double.version].encode() + double.sm.encode()
+            if cache._content and not cache._content.startswith(mine):
+                return False
+            cache._content = cache._content or mine
             self._cache = cache
             return True
 
@@ -377,6 +384,15 @@ def _implementations(module, double):
             if double.fail_build is not None:
                 log(severity.ERROR, double.fail_build)
                 return None
+            if double.fail_above_bytes is not None and config._workspace > double.fail_above_bytes:
+                text = "Tactic Device request: {}MB Available: {}MB. Device memory is insufficient to use tactic."
+                log(severity.WARNING, text.format(config._workspace >> 20, double.fail_above_bytes >> 20))
+                log(
+                    severity.ERROR,
+                    "10: [optimizer.cpp::computeCosts::2011] Error Code 10: Internal Error (Could not find any "
+                    "implementation for node Conv_0.)",
+                )
+                return None
             free = [name for name, shape, _ in network._graph.inputs if -1 in shape]
             if free and not config._profiles:
                 log(
@@ -386,9 +402,9 @@ def _implementations(module, double):
                 return None
             if "FP16" in config._flags and not double.fast_fp16:
                 log(severity.WARNING, "Half2 support requested on hardware without native FP16 support")
-            given = config._cache._content if config._cache is not None else b""
+            given = config._cache._given if config._cache is not None else b""
             if config._cache is not None:
-                config._cache._content += b"tactics"
+                config._cache._content += b"+conv"
             double.builds.append(
                 {
                     "flags": sorted(config._flags),

@@ -243,3 +243,38 @@ def test_a_golden_archive_that_would_fill_the_memory_is_refused_unread(fake_bund
     path = fake_bundle()
     monkeypatch.setattr("bottlekit.device.bundle._MAX_GOLDEN_BYTES", 1000)
     assert "golden arrays have at most 1000" in golden_refusal(path)
+
+
+def test_a_copy_with_some_parts_loads_and_knows_the_hashes_of_all(fake_bundle):
+    path = fake_bundle()
+    whole = Bundle.load(path)
+    for part in ("tail", "full", "baseline"):
+        os.remove(os.path.join(path, part + ".onnx"))
+    copy = Bundle.load(path, parts=("head",))
+    assert copy.parts == ("head",)
+    assert copy.sha256 == whole.sha256
+    assert copy.onnx_sha256("tail") == whole.onnx_sha256("tail")
+    assert set(copy.golden()) == set(whole.golden())
+    with pytest.raises(BundleError, match=r"has no tail\.onnx; it has head"):
+        copy.onnx_path("tail")
+    with pytest.raises(BundleError, match=r"baseline\.onnx is missing"):
+        Bundle.load(path)
+
+
+def test_a_copy_with_some_parts_is_verified_all_the_same(fake_bundle):
+    path = fake_bundle()
+    os.remove(os.path.join(path, "tail.onnx"))
+    for name in ("head.onnx", "golden.npz"):
+        file = os.path.join(path, name)
+        with open(file, "rb") as before:
+            content = before.read()
+        with open(file, "wb") as changed:
+            changed.write(content[:-1] + b"?")
+        with pytest.raises(BundleError, match=name + " was changed after export"):
+            Bundle.load(path, parts=("head", "full", "baseline"))
+        with open(file, "wb") as restored:
+            restored.write(content)
+    os.remove(os.path.join(path, "head.onnx"))
+    with pytest.raises(BundleError, match=r"head\.onnx is missing"):
+        Bundle.load(path, parts=("head",))
+    assert Bundle.load(path, parts=()).parts == ()

@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from bottlekit.device.bundle import Bundle
-from bottlekit.device.errors import EngineError
-from bottlekit.device.golden import CODES_DIFFERING, compare_with_golden, golden_input, run_in_batches
+from bottlekit.device.errors import EngineError, UnknownNameError
+from bottlekit.device.golden import (
+    CODES_DIFFERING,
+    TOLERANCES,
+    compare_with_golden,
+    golden_input,
+    run_in_batches,
+    tolerance_from_name,
+)
 from bottlekit.device.runner import Runner, TensorInfo
 
 FEATURE = (4, 8, 8)
@@ -40,7 +47,7 @@ def bundle(fake_bundle):
     return Bundle.load(fake_bundle(feature=FEATURE, crop=16))
 
 
-def compare(bundle, part, change=None, batch=None):
+def compare(bundle, part, change=None, batch=None, judged_as="fp32"):
     """Compare a part whose outputs are the golden ones, changed by `change`."""
     golden = bundle.golden()
     name = {"head": "feature", "tail": "logits", "full": "full_logits", "baseline": "baseline_logits"}[part]
@@ -48,7 +55,7 @@ def compare(bundle, part, change=None, batch=None):
     if change is not None:
         outputs = change(outputs)
     with Recorded(golden_input(bundle, part), outputs, batch) as runner:
-        return compare_with_golden(runner, bundle, part)
+        return compare_with_golden(runner, bundle, part, TOLERANCES[judged_as])
 
 
 @pytest.mark.parametrize("part", ["head", "tail", "full", "baseline"])
@@ -136,3 +143,71 @@ def test_batches_are_filled_and_cut_off(batch, calls):
     with Recorded(inputs, inputs * 2, batch) as runner:
         np.testing.assert_array_equal(run_in_batches(runner, inputs), inputs * 2)
         assert runner.fed == calls
+
+
+def half_rounded(outputs):
+    return outputs.astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize("part", ["head", "tail", "full", "baseline"])
+def test_what_fp16_rounds_is_too_much_for_fp32_and_passes_as_fp16(bundle, part):
+    with pytest.raises(EngineError, match="golden (outputs|codes)|bundle's codes"):
+        compare(bundle, part, lambda outputs: half_rounded(outputs) + np.float32(5e-4))
+    report = compare(bundle, part, lambda outputs: half_rounded(outputs) + np.float32(5e-4), judged_as="fp16")
+    assert report["judged_as"] == "fp16"
+    assert 0 < report["mean_abs"] < report["mean_tolerance"] < report["tolerance"]
+
+
+def test_an_fp16_engine_that_is_off_everywhere_is_refused(bundle):
+    with pytest.raises(EngineError, match="on average"):
+        compare(bundle, "tail", lambda outputs: outputs * np.float32(1.02), judged_as="fp16")
+    # The scale of a feature is part of the payload, and the codes alone do not show it.
+    with pytest.raises(EngineError, match="on average"):
+        compare(bundle, "head", lambda outputs: outputs * np.float32(1.02), judged_as="fp16")
+
+
+def test_an_fp16_engine_that_is_far_off_once_is_refused(bundle):
+    def one_logit(outputs):
+        outputs[0, 0] += 0.06 * np.abs(outputs).max()
+        return outputs
+
+    with pytest.raises(EngineError, match="differs by .* is allowed"):
+        compare(bundle, "full", one_logit, judged_as="fp16")
+
+
+@pytest.mark.parametrize(("steps", "fraction", "passes"), [(1, 0.2, True), (1, 0.4, False), (2, 0.05, False)])
+def test_codes_of_an_fp16_engine_may_differ_often_by_one_step_and_hardly_by_two(bundle, steps, fraction, passes):
+    def moved(outputs):
+        for one in outputs:
+            flat = one.reshape(-1)
+            step = (flat.max() - flat.min()) / 255
+            flat[np.argsort(np.abs(flat))[: int(fraction * flat.size)]] += np.float32(steps * step)
+        return outputs
+
+    if passes:
+        report = compare(bundle, "head", moved, judged_as="fp16")
+        assert (report["codes_differing"], report["codes_max_step"]) == (pytest.approx(fraction, abs=0.02), 1)
+    else:
+        with pytest.raises(EngineError, match="does not give the bundle's codes: .* by up to {}".format(steps)):
+            compare(bundle, "head", moved, judged_as="fp16")
+
+
+def test_many_other_classes_are_refused_although_the_logits_are_near(fake_bundle):
+    bundle = Bundle.load(fake_bundle(feature=FEATURE, crop=16))
+    golden = bundle.golden()
+    logits = golden["logits"]
+    nearly = np.repeat(logits.max(axis=1, keepdims=True), logits.shape[1], axis=1)
+    nearly[:, 0] += np.float32(1e-3) * np.abs(nearly).max()
+    golden["logits"] = nearly.astype(np.float32)
+    bundle.golden = lambda: golden
+    changed = golden["logits"].copy()
+    changed[:, 1] += np.float32(2e-3) * np.abs(changed).max()
+    with Recorded(golden["decoded"], changed) as runner:
+        with pytest.raises(EngineError, match="golden classes: 2 of 2 differ"):
+            compare_with_golden(runner, bundle, "tail", TOLERANCES["fp16"])
+
+
+def test_tolerances_have_names():
+    assert [tolerance_from_name(name).name for name in TOLERANCES] == list(TOLERANCES)
+    with pytest.raises(UnknownNameError, match="'fp8' does not exist; there are: fp32, fp16"):
+        tolerance_from_name("fp8")

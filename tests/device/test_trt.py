@@ -12,16 +12,18 @@ from bottlekit.device.errors import EngineError, TargetError, UnknownNameError
 from bottlekit.device.runner import TensorInfo
 from bottlekit.device.trt import (
     PlanOptions,
-    RecordedLog,
     compute_capabilities,
+    flavour_of,
+    full_version,
     import_tensorrt,
     numpy_dtype,
     plan_from_onnx,
     tensors_of_engine,
 )
+from bottlekit.device.trt_log import RecordedLog
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tensorrt_double import VERSIONS, tensorrt_double
+from tensorrt_double import FULL_VERSIONS, VERSIONS, tensorrt_double
 
 BUNDLE = Bundle.load(str(Path(__file__).parent.parent / "data" / "tiny_fleet" / "rb1"))
 PROFILES = {"image": ((1, 3, 8, 8), (1, 3, 8, 8), (4, 3, 8, 8))}
@@ -161,3 +163,57 @@ def test_a_module_whose_libraries_are_missing_says_so_in_one_line(monkeypatch, t
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(TargetError, match=r"libnvinfer\.so\.8: cannot open shared object file"):
         import_tensorrt("tensorrt")
+
+
+def test_each_line_is_handed_on_as_it_comes_and_a_failing_listener_does_no_harm(trt):
+    heard = []
+
+    def listen(line):
+        heard.append(line.text)
+        raise OSError(28, "No space left on device")
+
+    log = RecordedLog(listen)
+    for text in ("one", "two"):
+        log.logger(trt).log(trt.ILogger.Severity.INFO, text)
+    assert heard == ["one"]
+    assert log.texts("INFO") == ["INFO: one", "INFO: two"]
+
+
+def test_a_log_that_is_given_gets_what_the_compiler_says(trt):
+    heard = []
+    log = RecordedLog(lambda line: heard.append(line.text))
+    plan_from_onnx(trt, head(), options(trt), "head.onnx", log)
+    assert "Engine built" in heard
+
+
+@pytest.mark.parametrize("precision", ["typed", "fp32", "fp16"])
+def test_fp32_is_never_tf32(trt, precision):
+    if precision != "typed" and not hasattr(trt.BuilderFlag, "FP16"):
+        pytest.skip("this version takes the precision from the graph")
+    plan_from_onnx(trt, head(), options(trt, precision=precision), "head.onnx")
+    assert trt.double.builds[-1]["flags"] == (["FP16", "TF32"] if precision == "fp16" else [])
+
+
+@pytest.mark.parametrize("kind", ["damaged", "of another GPU", "of another version"])
+def test_a_timing_cache_that_does_not_fit_is_left_out(trt, kind):
+    if flavour_of(trt) == "tensorrt_rtx":
+        pytest.skip("TensorRT-RTX has no timing cache")
+    good = plan_from_onnx(trt, head(), options(trt), "head.onnx").timing_cache
+    other = tensorrt_double("8.2" if trt.double.version != "8.2" else "8.6")
+    foreign = {
+        "damaged": good[3:],
+        "of another GPU": good.replace(b"6.2", b"8.7"),
+        "of another version": plan_from_onnx(other, head(), options(other), "head.onnx").timing_cache,
+    }[kind]
+    assert plan_from_onnx(trt, head(), options(trt, timing_cache=foreign), "head.onnx").timing_cache == good
+    assert good not in (foreign, b"")
+
+
+def test_the_version_has_four_parts(trt):
+    assert full_version(trt) == FULL_VERSIONS[trt.double.version]
+
+
+def test_a_version_of_three_parts_stays_where_the_library_cannot_be_asked():
+    trt = tensorrt_double("10.0")
+    trt.__version__ = "10.0.1"
+    assert full_version(trt) == "10.0.1"
