@@ -71,7 +71,9 @@ def lived_in(network, images):
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.normal_(0.0, 0.2)
             norm.momentum = 1.0
-        network.train()
+        network.eval()
+        for norm in norms:  # and nothing else: dropout and stochastic depth would give statistics of other networks
+            norm.train()
         network(images)
         for norm in norms:
             norm.momentum = 0.1

@@ -35,7 +35,7 @@ from bottlekit.export.equivalence import (
 from bottlekit.export.graphs import onnx_from_module, write_onnx
 from bottlekit.export.held_out import HeldOut, held_out_from_checkpoint
 from bottlekit.export.measure import measure, measure_on_random
-from bottlekit.export.networks import WithoutCodec, network_from_folder, network_from_torch
+from bottlekit.export.networks import WithoutCodec, network_from_folder, network_from_torch, one_at_a_time
 from bottlekit.export.sessions import Array
 from bottlekit.export.source import Source, Untrained, source_from_file
 from bottlekit.models.macs import macs
@@ -87,26 +87,23 @@ def bundle_from_checkpoint(
     with whole_folder(str(out_dir), force=force) as temporary:
         folder = Path(temporary)
         opsets = write_graphs(source.network, source.baseline, folder, dynamic_batch, progress)
-        progress("comparing the graphs with the network")
-        comparisons = prove(source.network, source.baseline, folder, samples, dynamic_batch)
-        progress("computing the golden arrays")
-        with network_from_folder(folder, codec, batch=1, baseline=source.baseline is not None) as network:
-            golden = golden_arrays(network, codec, samples)
-        np.savez_compressed(folder / "golden.npz", **golden)
-        if held_out is None:
-            measured = measure_on_random(golden["feature"], codec, _accuracy_of_training(source))
-        else:
-            with network_from_folder(
-                folder, codec, None if dynamic_batch else 1, source.baseline is not None
-            ) as network:
+        with network_from_folder(folder, codec, dynamic_batch) as graphs:
+            progress("comparing the graphs with the network")
+            comparisons = prove(source.network, source.baseline, graphs, samples, dynamic_batch)
+            progress("computing the golden arrays")
+            golden = golden_arrays(one_at_a_time(graphs), codec, samples)
+            if held_out is None:
+                measured = measure_on_random(golden["feature"], codec, _accuracy_of_training(source))
+            else:
                 measured = measure(
-                    network,
+                    graphs,
                     codec,
                     held_out,
                     source.trained,
                     lambda done, total: progress(f"measuring on held-out images: {done} of {total}"),
                 )
-            _compare_with_training(source, measured["accuracy"], say)
+        _compare_with_training(source, measured["accuracy"], say)
+        np.savez_compressed(folder / "golden.npz", **golden)
         manifest = {
             **_description(source, command, dynamic_batch),
             **measured,
@@ -146,16 +143,15 @@ def write_graphs(
 
 
 def prove(
-    network: SplitNetwork, baseline: nn.Module | None, folder: Path, samples: Array, dynamic_batch: bool
+    network: SplitNetwork, baseline: nn.Module | None, graphs: Network, samples: Array, dynamic_batch: bool
 ) -> list[Comparison]:
-    """Compare the torch network with the files in `folder` on `samples` (k, 3, h, w): one at a time, and with a
-    dynamic batch all at once too. Raises EquivalenceError if anything differs by more than rounding."""
+    """Compare the torch network with its graphs on `samples` (k, 3, h, w): one at a time, and with a dynamic
+    batch all at once too. Raises EquivalenceError if anything differs by more than rounding."""
     codec = network.codec_layer.codec
     expected = expected_from_network(network_from_torch(network, baseline), codec, samples)
-    comparisons = []
-    for batch in (1, len(samples)) if dynamic_batch else (1,):
-        with network_from_folder(folder, codec, batch, baseline is not None) as candidate:
-            comparisons += compare_network(expected, candidate, codec, batch)
+    comparisons = compare_network(expected, one_at_a_time(graphs), codec, batch=1)
+    if dynamic_batch:
+        comparisons += compare_network(expected, graphs, codec, batch=len(samples))
     require(comparisons)
     return comparisons
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from bottlekit.device.codecs import Codec
 from bottlekit.export.equivalence import Network
-from bottlekit.export.sessions import Array, Function, graph_from_file
+from bottlekit.export.sessions import Array, Function, graph_from_file, in_batches
 from bottlekit.models.network import SplitNetwork
 
 
@@ -42,19 +42,34 @@ def network_from_torch(network: SplitNetwork, baseline: nn.Module | None) -> Net
 
 
 @contextlib.contextmanager
-def network_from_folder(folder: Path, codec: Codec, batch: int | None, baseline: bool) -> Iterator[Network]:
-    """The graphs of a bundle's folder on ONNX Runtime, fed `batch` samples at a time (None: all at once)."""
+def network_from_folder(folder: Path, codec: Codec, dynamic_batch: bool) -> Iterator[Network]:
+    """The graphs of a bundle's folder on ONNX Runtime, loaded for the length of the `with` block.
+
+    Graphs with a dynamic batch are fed all samples at once, others one at a time.
+    """
     with contextlib.ExitStack() as stack:
-        head, tail, full = (
-            stack.enter_context(graph_from_file(folder / f"{part}.onnx", batch))
-            for part in ("head", "tail", "full")
-        )
-        whole = stack.enter_context(graph_from_file(folder / "baseline.onnx", batch)) if baseline else None
+
+        def load(part: str) -> Function:
+            return stack.enter_context(graph_from_file(folder / f"{part}.onnx", None if dynamic_batch else 1))
+
+        head, tail, full = (load(part) for part in ("head", "tail", "full"))
+        baseline = load("baseline") if (folder / "baseline.onnx").exists() else None
 
         def split(samples: Array) -> Array:
             return tail(np.stack([codec.decode(codec.encode(feature)) for feature in head(samples)]))
 
-        yield Network(head, tail, full, split, whole)
+        yield Network(head, tail, full, split, baseline)
+
+
+def one_at_a_time(network: Network) -> Network:
+    """The same network, fed single samples."""
+    return Network(
+        head=in_batches(network.head, 1),
+        tail=in_batches(network.tail, 1),
+        full=in_batches(network.full, 1),
+        split=in_batches(network.split, 1),
+        baseline=None if network.baseline is None else in_batches(network.baseline, 1),
+    )
 
 
 def _function(module: nn.Module) -> Function:

@@ -1,7 +1,8 @@
 """Networks that look trained without training, real photographs, and Polygraphy as the independent judge."""
 
+import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,13 @@ from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, Preprocessing,
 Array = npt.NDArray[np.float32]
 Judge = Callable[[nn.Module, Path, Array], bool]
 MakeNetwork = Callable[..., SplitNetwork]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder that is gone after the test: graphs are large, and pytest keeps its own folders for days."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +99,7 @@ class TorchRunner(BaseRunner):
 def polygraphy_agrees() -> Judge:
     """The function (module, onnx file, inputs (k, ...)) -> whether Polygraphy finds their outputs equal.
 
-    All inputs at once, then the first one alone. Every element has to be within 1e-4 of the largest magnitude
+    All inputs at once, then the first one alone. Every element has to be within 1e-3 of the largest magnitude
     plus 1e-3 of its own.
     """
 
@@ -103,7 +111,7 @@ def polygraphy_agrees() -> Judge:
             candidate = OnnxrtRunner(session, name="onnxruntime")
             results = Comparator.run([reference, candidate], data_loader=[{name: inputs}, {name: inputs[:1]}])
             largest = float(np.abs(results["torch"][0][output]).max())
-            close = SimpleCompareFunc(rtol=1e-3, atol=1e-4 * largest)
+            close = SimpleCompareFunc(rtol=1e-3, atol=1e-3 * largest)
             return bool(Comparator.compare_accuracy(results, compare_func=close))
 
     return agrees
