@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -45,6 +46,7 @@ def training_batches(images: LabelledImages, batch_size: int, seed: int) -> Data
         sampler=EpochOrder(len(images), seed),
         drop_last=True,
         num_workers=_workers(images),
+        worker_init_fn=_leave_ctrl_c_to_the_main_process,
         # Its own generator: drawing a seed for workers must not disturb the network's dropout.
         generator=torch.Generator(),
     )
@@ -52,7 +54,13 @@ def training_batches(images: LabelledImages, batch_size: int, seed: int) -> Data
 
 def evaluation_batches(images: LabelledImages, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
     """All images in their order."""
-    return DataLoader(images, batch_size=batch_size, num_workers=_workers(images), generator=torch.Generator())
+    return DataLoader(
+        images,
+        batch_size=batch_size,
+        num_workers=_workers(images),
+        worker_init_fn=_leave_ctrl_c_to_the_main_process,
+        generator=torch.Generator(),
+    )
 
 
 def readable(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -69,3 +77,8 @@ def readable(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 def _workers(images: LabelledImages) -> int:
     """Worker processes help where files are decoded; images in memory are faster without."""
     return min(_MOST_WORKERS, os.cpu_count() or 1) if isinstance(images.source, FileImages) else 0
+
+
+def _leave_ctrl_c_to_the_main_process(worker: int) -> None:
+    """A terminal interrupts all processes at once; workers that died would turn that into another error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,6 +28,7 @@ from bottlekit.errors import BottlekitError, CodecError, DataError
 from bottlekit.training.batches import readable, training_batches
 from bottlekit.training.data import DataSet
 from bottlekit.training.evaluate import accuracy
+from bottlekit.training.interrupt import Interrupt
 from bottlekit.training.progress import TrainingProgress
 from bottlekit.training.recipe import Recipe, learning_rate_at
 from bottlekit.training.resume import load_state, save_state
@@ -51,7 +52,8 @@ def fit(
 
     `with_codec` is for a SplitNetwork: whether the codec is in the forward pass (its gradient is the identity
     either way). After every epoch the state is written to `state_path`; with `resume` the run continues from
-    there, if `run` (plain values) is what it was. The file is left for the caller to remove.
+    there, if `run` (plain values) is what it was. The file is left for the caller to remove. Ctrl-C raises
+    KeyboardInterrupt after the step.
     Returns a record of every epoch: {"epoch", "loss", "accuracy" or None, "seconds"}.
     Raises BottlekitError when the loss is no number any more, DataError for images that cannot be read.
     """
@@ -78,7 +80,7 @@ def fit(
     history: History = []
     first_epoch = 0
     show = TrainingProgress(title, recipe.epochs, steps_per_epoch, quiet or not accelerator.is_main_process)
-    with own_dice(seed), show:
+    with own_dice(seed), show, Interrupt(show.console.print) as interrupt:
         if resume and state_path is not None:
             first_epoch, saved = load_state(state_path, run or {})
             accelerator.unwrap_model(prepared).load_state_dict(saved["network"])
@@ -95,6 +97,7 @@ def fit(
             batches.set_epoch(epoch)
             network.train()
             losses = []
+            interrupt.raise_if_asked()
             for step, (images, labels) in enumerate(readable(batches), start=epoch * steps_per_epoch):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate_at(recipe, step, steps_per_epoch)
@@ -104,6 +107,7 @@ def fit(
                 optimizer.step()
                 losses.append(float(loss.detach()))
                 show.step(step, losses[-1])
+                interrupt.raise_if_asked()
             measured = None
             if recipe.evaluate_every and (epoch + 1) % recipe.evaluate_every == 0:
                 measured = accuracy(accelerator.unwrap_model(prepared), data.val, with_codec)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,6 +185,33 @@ def test_help_teaches_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "bottlekit train --data digits --backbone resnet18 -o net.safetensors" in done.stdout
     assert "--sweep-quality" in done.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_terminal_keeps_the_finished_epochs(train: Train, tmp_path: Path) -> None:
+    """A terminal sends it to the workers that read images as well."""
+    program = "import sys; from bottlekit.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "train", *NET, *SHORT, "--epochs", "100000", "-o", "net.safetensors"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "net.safetensors.resume").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "the finished epochs are in net.safetensors.resume; the same command with --resume goes on" in err
+    assert "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.safetensors.resume", "shades"]
 
 
 @pytest.mark.slow
