@@ -30,7 +30,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of data split and training.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two epochs and few images: to see it run, not for its numbers.")
+        bool, typer.Option("--quick", help="Two epochs and few samples: to see it run, not for its numbers.")
     ] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -28,5 +28,6 @@ def _show(found: dict[str, Any]) -> None:
     table = Table("what", "state", "found", "to do")
     colours = {"ok": "green", "warning": "yellow", "missing": "red"}
     for check in found["checks"]:
-        table.add_row(check["name"], f"[{colours[check['state']]}]{check['state']}[/]", check["found"], check["advice"])
+        state = f"[{colours[check['state']]}]{check['state']}[/]"
+        table.add_row(check["name"], state, check["found"], check["advice"])
     stdout_console().print(table)

@@ -48,11 +48,14 @@ def summary_from_run(run: DemoRun) -> str:
     whole, cloud = figures[("mobile-only", "")], figures[("cloud-only", "")]
     key = max((key for key in figures if key[0] == "collaborative"), key=lambda key: figures[key]["accuracy"])
     best = figures[key]
-    loss = 100 * (whole["accuracy"] - best["accuracy"])
+    gain = 100 * (best["accuracy"] - whole["accuracy"])
+    compared = (
+        "as many as" if round(gain, 1) == 0 else f"{abs(gain):.1f} points {'more' if gain > 0 else 'fewer'} than"
+    )
     return (
-        f"Cut at {key[1]}, the network answers {best['accuracy']:.1%} of {len(run.labels)} held-out images right "
-        f"({loss:+.1f} points lost against the uncompressed network) and sends {best['payload_bytes']:.0f} bytes "
-        f"for each, where the JPEG input takes {cloud['payload_bytes']:.0f}."
+        f"Cut at {key[1]}, the network answers {best['accuracy']:.1%} of {len(run.labels)} held-out images right, "
+        f"{compared} the uncompressed network, and sends {best['payload_bytes']:.0f} bytes for each, where the "
+        f"JPEG input takes {cloud['payload_bytes']:.0f}."
     )
 
 

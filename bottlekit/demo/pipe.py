@@ -63,7 +63,7 @@ def run_pipe(options: DemoOptions, say: Callable[[str], None], quiet: bool = Fal
     """Run every verb of the pipe; BottlekitError when one fails, or when the split and the reference disagree."""
     folder = options.folder
     verbs = Verbs(folder, say, quiet)
-    labels = write_held_out_images(folder / "images", options.seed, limit=60 if options.quick else None)
+    labels = write_held_out_images(folder / "images", options.seed)
 
     epochs = ["--epochs", "2"] if options.quick else []
     seed = ["--seed", str(options.seed)]
@@ -94,7 +94,7 @@ def run_pipe(options: DemoOptions, say: Callable[[str], None], quiet: bool = Fal
     )
 
 
-def write_held_out_images(folder: Path, seed: int, limit: int | None = None) -> dict[str, str]:
+def write_held_out_images(folder: Path, seed: int) -> dict[str, str]:
     """Write the held-out digits as PNG files, one folder a class; returns the class of each, by path."""
     from PIL import Image
 
@@ -102,7 +102,7 @@ def write_held_out_images(folder: Path, seed: int, limit: int | None = None) -> 
 
     data = dataset_from_name("digits", seed=seed)
     labels = {}
-    for index in range(len(data.val))[:limit]:
+    for index in range(len(data.val)):
         name = data.classes[int(data.val[index][1])]
         path = folder / name / f"{index:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
