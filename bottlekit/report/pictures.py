@@ -131,7 +131,7 @@ def phases_picture(profile: Values) -> Picture:
             _plain_log_ticks(axes)
         origin = combined_origin(timed["origin"] for entry in entries for timed in entry["phases"].values())
         panels[-1].set_xlabel(f"time of one run, ms ({origin}), logarithmic")
-        panels[-1].set_xlim(low / 1.3, high * 1.9)
+        panels[-1].set_xlim(low / 1.3, high * 1.3)
         svg = drawing.svg_from_figure(figure, "phases", "distribution of the time of each phase of each bundle")
     caption = (
         "All samples of each phase as a histogram, the median as a line. head and encode run on the device, decode "
@@ -141,7 +141,7 @@ def phases_picture(profile: Values) -> Picture:
 
 
 def _ridge(axes: Axes, row: int, timed: Values, colour: str, low: float, high: float) -> None:
-    """A histogram standing on line `row`, its median, and the median as words at its right."""
+    """A histogram standing on line `row`, its median as a line, and as words in the right margin."""
     import numpy as np
 
     samples = np.asarray(timed["samples_ms"], dtype=float)
@@ -153,8 +153,8 @@ def _ridge(axes: Axes, row: int, timed: Values, colour: str, low: float, high: f
     median = float(np.median(samples))
     axes.plot([median, median], [row + 0.42, row - 0.42], color=drawing.INK, linewidth=1.4)
     axes.annotate(
-        f"{number_text(median, 'ms')} ms, {len(samples)} samples", (float(samples.max()), row), (8, 0),
-        textcoords="offset points", va="center", fontsize=9,
+        f"median {number_text(median, 'ms')} ms, {len(samples)} samples", (1, row), (6, 0),
+        xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=9,
     )  # fmt: skip
 
 
@@ -225,15 +225,12 @@ def accuracy_picture(profile: Values) -> Picture:
             point = (entry["payload_bytes"]["mean"], 100 * entry["accuracy"]["split"])
             axes.plot(*point, "o", color=drawing.BLUE, markersize=9, label=None if number else "collaborative")
             # Above and below in turn, so that the names of near splits do not cover each other.
-            axes.annotate(
-                str(entry["bundle"]["split"]), point, (0, 11 if number % 2 == 0 else -12),
-                textcoords="offset points", ha="center", va="center", fontsize=9,
-            )  # fmt: skip
+            _above(axes, *point, str(entry["bundle"]["split"]), 11 if number % 2 == 0 else -12)
         if jpeg and jpeg.get("accuracy") is not None:
             point = (jpeg["mean"], 100 * jpeg["accuracy"])
             values.append(point[1])
             axes.plot(*point, "D", color=drawing.VERMILION, markersize=9, label="cloud-only, JPEG input")
-            _beside(axes, *point, f"quality {jpeg['quality']}")
+            _above(axes, *point, f"quality {jpeg['quality']}", 12)
         axes.set_ylim(min(values) - 3, min(max(values) + 2, 101))
         axes.margins(x=0.2)
         axes.set_xlabel("payload, bytes (measured), logarithmic")
@@ -251,10 +248,16 @@ def _beside(axes: Axes, x: float, y: float, words: str) -> None:
     axes.annotate(words, (x, y), (9, 0), textcoords="offset points", va="center", fontsize=9)
 
 
+def _above(axes: Axes, x: float, y: float, words: str, points: float) -> None:
+    axes.annotate(words, (x, y), (0, points), textcoords="offset points", ha="center", va="center", fontsize=9)
+
+
 def _plain_log_ticks(axes: Axes) -> None:
-    """Ticks at 1, 2, 5, 10, ... written as plain numbers."""
+    """Ticks at 1, 2, 5, 10, ..., more of them where there are few, written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_xlim()
+    subs = (1.0, 2.0, 5.0) if high / low > 30 else (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -68,8 +68,8 @@ def setups_table(
 
     `plans`: plan.json by link name, in the order of the columns. `measured` replaces figures of the profile
     by what was observed when the split really ran, by `candidate_key`: any of "accuracy" (0..1),
-    "payload_bytes", "framed_bytes" (request as sent, framing included), "loopback_ms" (client-measured
-    time against a server on this machine; a column of its own).
+    "images" (how many that accuracy is of), "payload_bytes", "framed_bytes" (request as sent, framing
+    included), "loopback_ms" (time on the client's clock, its server on this machine; a column of its own).
     Raises ReportError when there is no plan, or when the plans do not rank the same candidates.
     """
     if not plans:
@@ -113,7 +113,7 @@ def setups_table(
             row += [_labelled(by_link[link][key], name) for name in ("latency_ms", "energy_mj")]
         rows.append(tuple(row))
     first = len(columns) - 2 * len(plans)
-    return Table(title, tuple(columns), with_best(rows, range(first, len(columns))), note=_note(profile))
+    return Table(title, tuple(columns), with_best(rows, range(first, len(columns))), note=_note(profile, measured))
 
 
 def _labelled(candidate: Values, name: str, default: str = "") -> Cell:
@@ -141,16 +141,21 @@ def _bytes_cells(candidate: Values, figures: Mapping[str, float]) -> list[Cell]:
     ]
 
 
-def _note(profile: Values) -> str:
-    return f"{held_out_words(profile)}; offloaded bytes: mean of one inference, payload and with the wire's framing"
+def _note(profile: Values, measured: Mapping[Key, Mapping[str, float]]) -> str:
+    counts = {int(figures["images"]) for figures in measured.values() if "images" in figures}
+    note = f"{held_out_words(profile, min(counts, default=None))}; offloaded bytes: mean of one inference"
+    if any("loopback_ms" in figures for figures in measured.values()):
+        note += "; loopback: median on the client's clock, its server in another process of this machine"
+    return note
 
 
-def held_out_words(profile: Values) -> str:
-    """What the accuracies of a profile were measured on: 'accuracy on 360 held-out images of digits'."""
+def held_out_words(profile: Values, images: int | None = None) -> str:
+    """What accuracies were measured on: 'accuracy on 360 held-out images of digits'; `images` if not on all."""
     told = [entry["accuracy"] for entry in profile["bundles"] if entry["accuracy"] is not None]
     if not told:
         return "accuracy: nobody measured one"
-    count = "" if told[0].get("images") is None else f"{told[0]['images']:,} "
+    number = images if images is not None else told[0].get("images")
+    count = "" if number is None else f"{number:,} "
     return f"accuracy on {count}held-out images of {told[0]['data']}"
 
 

@@ -131,7 +131,7 @@ def test_a_bundle_that_nobody_trained_has_no_accuracy(profile: Profile) -> None:
 
 def test_phases_name_the_median_and_the_number_of_samples(profile: Profile) -> None:
     samples = profile["bundles"][0]["phases"]["head"]["samples_ms"]
-    assert f"{float(np.median(samples)):.2f} ms, 200 samples" in words_of(phases_picture(profile).svg)
+    assert f"median {float(np.median(samples)):.2f} ms, 200 samples" in words_of(phases_picture(profile).svg)
 
 
 def test_phases_take_one_sample_and_a_zero(profile: Profile) -> None:

@@ -71,6 +71,8 @@ def test_what_was_observed_replaces_the_profile(profile: Profile, plans: Plans) 
     for name, value in (("accuracy", 0.9), ("payload_bytes", 7), ("framed_bytes", 8), ("loopback_ms", 9.5)):
         assert rows[3][name] == {"value": value, "origin": "measured"}
     assert rows[2]["loopback_ms"] is None
+    assert "loopback: median" in setups_table(profile, plans, observed).note
+    assert "loopback" not in setups_table(profile, plans).note
     assert "loopback_ms" not in values_from_table(setups_table(profile, plans))[0]
 
 
@@ -87,6 +89,8 @@ def test_the_lowest_latency_and_energy_of_each_network_are_marked(profile: Profi
 
 def test_the_note_says_what_accuracy_was_measured_on(profile: Profile, plans: Plans) -> None:
     assert setups_table(profile, plans).note.startswith("accuracy on 360 held-out images of digits;")
+    observed = {("mobile-only", ""): {"accuracy": 1.0, "images": 60}}
+    assert setups_table(profile, plans, observed).note.startswith("accuracy on 60 held-out images of digits;")
     for entry in profile["bundles"]:
         entry["accuracy"] = None
     assert setups_table(profile, plans).note.startswith("accuracy: nobody measured one;")
