@@ -5,6 +5,7 @@ Files travel as a tar stream through the same ssh, so the other side needs nothi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import queue
 import re
@@ -30,7 +31,7 @@ _REFUSALS = (
     (r"Could not resolve hostname", "no such host; check the name, or add it to ~/.ssh/config"),
     (r"Connection refused", "nothing listens for ssh there; start sshd on it"),
     (r"timed out|No route to host|Network is unreachable", "it does not answer; check the network and the power"),
-    (r"No space left on device|Disk quota exceeded", "its disk is full; free some space there"),
+    (r"No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes", "its disk is full; free some space there"),
     (r"Connection closed|Broken pipe|Connection reset|client_loop|Timeout, server .* not responding",
      "the connection dropped; type the same command again, finished parts are kept"),
 )  # fmt: skip
@@ -76,10 +77,18 @@ class SshHost:
         """
         command = [*self._command, "--", shlex.join(arguments)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        stdout, stderr = _collect(process, stdin, timeout_s, on_line)
-        if process.returncode is None:
+        try:
+            stdout, stderr = _collect(process, stdin, timeout_s, on_line)
+            ended = process.poll() is not None
+        finally:
+            # Also when `on_line` raises or Ctrl-C is pressed: no ssh is left behind.
             process.kill()
             process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+        if not ended:
             raise TargetError(f"{self.host}: no end after {timeout_s:.0f} s of: {arguments[0]}; raise --timeout")
         if process.returncode == 255:
             raise self._refused(stderr)
@@ -116,18 +125,19 @@ class SshHost:
         for pattern, advice in _REFUSALS:
             if re.search(pattern, done.stderr):
                 return TargetError(f"{self.host}: cannot {what}: {advice.format(host=self.host)}")
-        return TargetError(f"{self.host}: cannot {what}: {_last_line(done.stderr)}")
+        # tar says what is wrong first, and that it gives up last.
+        return TargetError(f"{self.host}: cannot {what}: {_lines(done.stderr)[0]}")
 
     def _refused(self, stderr: str) -> TargetError:
         for pattern, advice in _REFUSALS:
             if re.search(pattern, stderr):
-                return TargetError(f"{self.host}: {advice.format(host=self.host)} ({_last_line(stderr)})")
-        return TargetError(f"{self.host}: ssh failed: {_last_line(stderr)}")
+                return TargetError(f"{self.host}: {advice.format(host=self.host)} ({_lines(stderr)[-1]})")
+        return TargetError(f"{self.host}: ssh failed: {_lines(stderr)[-1]}")
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it gave no reason"
+def _lines(text: str) -> list[str]:
+    """The lines of an error text that say something; never empty."""
+    return [line.strip() for line in text.splitlines() if line.strip()] or ["it gave no reason"]
 
 
 def _collect(
