@@ -15,14 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import bottlekit
 from bottlekit.build import cpu, rtx
 from bottlekit.build.cache import cached_engine, key_for
 from bottlekit.build.check import require_clean
 from bottlekit.build.job import Compiled, Job, max_batch_for, precision_for, workspace_for
 from bottlekit.device.bundle import PARTS, Bundle
-from bottlekit.device.engine import FORMAT, VERSION, Engine, sidecar_path
-from bottlekit.device.files import sha256_of_file, whole_file, write_json
+from bottlekit.device.engine import Engine, sidecar_document, sidecar_path
+from bottlekit.device.files import whole_file, write_json
 from bottlekit.errors import EngineError, UnknownNameError, UsageError
 from bottlekit.targets.availability import require_buildable
 from bottlekit.targets.loader import TargetSpec
@@ -121,24 +120,21 @@ def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str
 
 
 def _sidecar(job: Job, key: dict[str, Any], compiled: Compiled, engine_path: str, command: str) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "bundle": {"name": job.bundle.name, "sha256": job.bundle.sha256},
-        "part": job.part,
-        "target": job.target.name,
-        "kind": job.target.kind,
-        "precision": job.precision,
-        "key": key,
-        "engine_sha256": sha256_of_file(engine_path),
-        "engine_bytes": os.path.getsize(engine_path),
-        "build_ms": compiled.build_ms,
-        "golden": compiled.golden,
-        **({} if compiled.lowered is None else {"lowered": compiled.lowered}),
-        "log": list(compiled.log),
-        "command": command,
-        "bottlekit": bottlekit.__version__,
-    }
+    return sidecar_document(
+        engine_path,
+        {"name": job.bundle.name, "sha256": job.bundle.sha256},
+        job.part,
+        job.target.name,
+        job.target.kind,
+        job.precision,
+        key,
+        compiled.build_ms,
+        compiled.golden,
+        compiled.log,
+        command,
+        compiled.lowered,
+        compiled.details,
+    )
 
 
 def _ignore(_step: Step) -> None:

@@ -56,13 +56,15 @@ class Compiled:
     """What a compiler gives beside the engine file itself.
 
     `golden` is the comparison with the bundle's golden outputs, or why there was none; `lowered` the comparison
-    of the lowered graph with the original one, where the graph was lowered; `log` the compiler's own words.
+    of the lowered graph with the original one, where the graph was lowered; `log` the compiler's own words;
+    `details` what else it tells, for the sidecar.
     """
 
     build_ms: float
     golden: dict[str, Any]
     lowered: dict[str, Any] | None = None
     log: tuple[str, ...] = ()
+    details: dict[str, Any] | None = None
 
 
 def precision_for(target: TargetSpec, asked: str | None) -> Precision:

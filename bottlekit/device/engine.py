@@ -9,8 +9,9 @@ The sidecar lies next to the engine and never inside it: a prefix in a plan stop
 """
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
+from .. import __version__
 from .errors import BundleError, EngineError
 from .files import read_json, sha256_of_file
 
@@ -76,6 +77,47 @@ class Engine:
     def why_not_compared(self) -> Optional[str]:
         """Why the outputs were not compared; None when they were."""
         return None if self.golden_compared else str(self.sidecar["golden"].get("why_not"))
+
+
+def sidecar_document(
+    engine_path: str,
+    bundle: Dict[str, str],
+    part: str,
+    target: str,
+    kind: str,
+    precision: str,
+    key: Dict[str, Any],
+    build_ms: float,
+    golden: Dict[str, Any],
+    log: Sequence[str],
+    command: str,
+    lowered: Optional[Dict[str, Any]] = None,
+    details: Optional[Dict[str, Any]] = None,
+) -> Dict[str, Any]:
+    """The sidecar of the engine in the file `engine_path`, whatever that file will be called.
+
+    `bundle` is {"name", "sha256"}; `lowered` the comparison of the lowered graph, where it was lowered; `details`
+    what a compiler tells beside the engine.
+    """
+    document: Dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "bundle": bundle,
+        "part": part,
+        "target": target,
+        "kind": kind,
+        "precision": precision,
+        "key": key,
+        "engine_sha256": sha256_of_file(engine_path),
+        "engine_bytes": os.path.getsize(engine_path),
+        "build_ms": build_ms,
+        "golden": golden,
+    }
+    for name, value in (("lowered", lowered), ("details", details)):
+        if value is not None:
+            document[name] = value
+    document.update(log=list(log), command=command, bottlekit=__version__)
+    return document
 
 
 def engine_file_name(bundle_name: str, part: str, target: str, kind: str) -> str:

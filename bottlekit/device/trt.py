@@ -154,7 +154,8 @@ def plan_from_onnx(
         options --> builder config ----+--build_serialized_network--> plan
 
     `where` names the file in errors; `log` gets what TensorRT says meanwhile. TargetError when this TensorRT
-    cannot compile for `options.sm`; EngineError with the parser's or the builder's own words when it refuses the graph.
+    cannot compile for `options.sm`; EngineError with the parser's or the builder's own words when it refuses the
+    graph.
     """
     with _BUILDING:
         log = log or RecordedLog()
