@@ -31,7 +31,8 @@ _REFUSALS = (
     (r"Could not resolve hostname", "no such host; check the name, or add it to ~/.ssh/config"),
     (r"Connection refused", "nothing listens for ssh there; start sshd on it"),
     (r"timed out|No route to host|Network is unreachable", "it does not answer; check the network and the power"),
-    (r"No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes", "its disk is full; free some space there"),
+    (r"No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes",
+     "its disk is full; free some space there"),
     (r"Connection closed|Broken pipe|Connection reset|client_loop|Timeout, server .* not responding",
      "the connection dropped; type the same command again, finished parts are kept"),
 )  # fmt: skip
