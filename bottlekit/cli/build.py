@@ -109,7 +109,19 @@ def _words(step: Step) -> str:
         return f"{what}: {step.why or 'building'}"
     if step.state == "cached":
         return f"{what}: nothing changed, kept {step.engine.path}"
-    return f"{what}: built in {step.engine.sidecar['build_ms']:.0f} ms, {_compared(step.engine.sidecar)}"
+    built = f"{what}: built in {step.engine.sidecar['build_ms']:.0f} ms, {_compared(step.engine.sidecar)}"
+    kept = _kept_fp32(step.engine.sidecar.get("lowered") or {})
+    return f"{built}\n{what}: {kept}" if kept else built
+
+
+def _kept_fp32(lowered: dict[str, Any]) -> str | None:
+    """Which layers FP16 would have broken, for people; None where there were none."""
+    layers = lowered.get("fp32_layers")
+    if not layers:
+        return None
+    if len(layers) == lowered["layers"]:
+        return f"no layer survives FP16, so all {len(layers)} stay FP32, as with --precision fp32"
+    return f"{len(layers)} of {lowered['layers']} layers stay FP32, FP16 would break them: {', '.join(layers)}"
 
 
 def _compared(sidecar: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ def run(app: Callable[[], object]) -> int:
 
 _EXTRAS = {
     "train": ("accelerate", "safetensors", "sklearn", "torch", "torchvision", "onnxscript"),
-    "build": ("onnx", "onnxconverter_common", "polygraphy"),
+    "build": ("onnx", "polygraphy"),
     "report": ("jinja2", "matplotlib"),
     "rtx": ("tensorrt_rtx",),
 }

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bottlekit.device.ort_runner import OnnxRuntimeRunner
+from bottlekit.device.ort_runner import OnnxRuntimeRunner, import_onnxruntime, one_line, session_options
+from bottlekit.errors import EngineError
+
+if TYPE_CHECKING:
+    import onnx
 
 Array = npt.NDArray[np.float32]
 Function = Callable[[Array], Array]
@@ -31,6 +36,33 @@ def graph_from_file(path: Path, batch: int | None, threads: int | None = None) -
             return output
 
         yield run if batch is None else in_batches(run, batch)
+
+
+def session_from_model(model: onnx.ModelProto, optimised: bool = True) -> Any:
+    """An ONNX Runtime session of a graph in memory; without optimisations every node runs as it is written.
+
+    EngineError in one line if ONNX Runtime cannot load it.
+    """
+    onnxruntime = import_onnxruntime()
+    options = session_options(spin=False)
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own.
+        raise EngineError(f"ONNX Runtime cannot load the graph '{model.graph.name}': {one_line(error)}") from error
+
+
+def function_from_model(model: onnx.ModelProto, batch: int | None, optimised: bool = True) -> Function:
+    """A one-input, one-output graph in memory as a function; `batch` as in `graph_from_file`."""
+    session = session_from_model(model, optimised)
+    name = session.get_inputs()[0].name
+
+    def run(samples: Array) -> Array:
+        output: Array = session.run(None, {name: samples})[0]
+        return output
+
+    return run if batch is None else in_batches(run, batch)
 
 
 def in_batches(function: Function, batch: int) -> Function:

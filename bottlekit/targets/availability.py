@@ -18,7 +18,6 @@ _BUILD_PACKAGES = {
     "tensorrt_rtx": (
         ("tensorrt_rtx", "bottlekit[rtx]"),
         ("onnx", "bottlekit[build]"),
-        ("onnxconverter_common", "bottlekit[build]"),
         ("onnxruntime", "bottlekit"),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def test_a_real_bundle_compiles_for_two_gpus(
         assert sidecar["key"]["profiles"][("feature" if engine.part == "tail" else "image")][2][0] == 8
         assert sidecar["lowered"]["passed"] is True
         assert sidecar["lowered"]["mean_abs"] <= sidecar["lowered"]["tolerance"]
+        assert sidecar["lowered"]["fp32_layers"] == []
         assert any("Engine generation completed" in line for line in sidecar["log"])
         assert Engine.load(engine.path).sha256 == engine.sha256
     assert engines[1].sidecar["lowered"]["top1_agreement"] == 1
@@ -140,23 +142,38 @@ def scaled(folder: Path, factor: float) -> None:
     onnx.save(model, folder / "tail.onnx")
 
 
-def test_weights_that_do_not_fit_fp16_are_refused_with_advice(tiny_bundle: Tiny, tmp_path: Path) -> None:
-    bundle = tiny_bundle(lambda folder: scaled(folder, 1e6))
-    out = tmp_path / "out"
-    with pytest.raises(EngineError, match=r"FP16 ends at 65504; build with --precision fp32"):
-        build_bundle(bundle, ADA, out, ["tail"])
-    assert list(out.iterdir()) == []
-    (engine,) = build_bundle(bundle, ADA, out, ["tail"], precision="fp32")
-    assert engine.precision == "fp32"
+@pytest.mark.parametrize("factor", [1e6, 1e-9], ids=["too large", "too small"])
+def test_a_layer_that_does_not_survive_fp16_stays_fp32(tiny_bundle: Tiny, tmp_path: Path, factor: float) -> None:
+    bundle = tiny_bundle(lambda folder: scaled(folder, factor))
+    (engine,) = build_bundle(bundle, ADA, tmp_path / "out", ["tail"])
+    assert engine.precision == "fp16"
+    lowered = engine.sidecar["lowered"]
+    # The nodes of this bundle have no names; TensorRT's parser calls them this.
+    assert lowered["fp32_layers"] == ["node_of_logits"]
+    assert lowered["layers"] == 2
+    assert (lowered["passed"], lowered["top1_agreement"]) == (True, 1)
 
 
-def test_a_graph_that_does_not_survive_fp16_is_refused_with_advice(tiny_bundle: Tiny, tmp_path: Path) -> None:
-    # Weights below FP16's smallest number: they become that number, and the logits other logits.
-    bundle = tiny_bundle(lambda folder: scaled(folder, 1e-9))
-    out = tmp_path / "out"
-    with pytest.raises(EngineError, match=r"FP16 changes what the tail of tiny-rb1 computes.*--precision fp32"):
-        build_bundle(bundle, ADA, out, ["tail"])
-    assert list(out.iterdir()) == []
+def test_a_real_network_is_compiled_with_layers_of_both_kinds(small_bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(small_bundle.path, tmp_path / "bundle")
+    model = onnx.load(tmp_path / "bundle" / "head.onnx")
+    out_of_range = {"/reduce/channel/conv/Conv": 1e5, "/reduce/spatial/conv/Conv": 1e-5}
+    factors = {node.input[1]: out_of_range[node.name] for node in model.graph.node if node.name in out_of_range}
+    for tensor in model.graph.initializer:
+        if tensor.name in factors:
+            values = numpy_helper.to_array(tensor) * np.float32(factors[tensor.name])
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "bundle" / "head.onnx")
+    bundle = Bundle.load(str(tmp_path / "bundle"), verify=False)
+    (engine,) = build_bundle(bundle, ADA, tmp_path / "out", ["head"])
+    lowered = engine.sidecar["lowered"]
+    assert lowered["fp32_layers"] == [
+        "/reduce/channel/conv/Conv",
+        "/reduce/channel/relu/Relu",
+        "/reduce/spatial/conv/Conv",
+    ]
+    assert lowered["layers"] == len(model.graph.node)
+    assert any("Engine generation completed" in line for line in engine.sidecar["log"])
 
 
 def test_a_build_that_dies_leaves_nothing(

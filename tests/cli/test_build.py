@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -96,6 +97,31 @@ def test_real_plans_come_out_for_a_gpu_that_is_not_here(build: Run, tmp_path: Pa
     assert "rebuilding: precision was fp16, is fp32" in err
 
 
+@needs_rtx
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("fc_w", "tiny-rb1 tail for rtx-ada: 1 of 2 layers stay FP32, FP16 would break them: node_of_logits"),
+        (
+            "conv_w",
+            "tiny-rb1 head for rtx-ada: no layer survives FP16, so all 2 stay FP32, as with --precision fp32",
+        ),
+    ],
+)
+def test_layers_that_stay_fp32_are_told(build: Run, tmp_path: Path, weights: str, words: str) -> None:
+    part = "tail" if weights == "fc_w" else "head"
+    bundle = changed_bundle(tmp_path / "bundle", part, lambda model: multiply(model, weights, 1e6))
+    code, _, err = build(bundle, "-t", "rtx-ada", "--part", part)
+    assert code == 0
+    assert err.splitlines()[-1] == words
+    assert words not in build(bundle, "-t", "rtx-ada", "--part", part, "--precision", "fp32")[2]
+
+
+def multiply(model: onnx.ModelProto, name: str, factor: float) -> None:
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(factor), name))
+
+
 @pytest.mark.parametrize("target", ["cpu", "tx2", "gtx1080ti", "orin", "rtx-ada"])
 def test_a_fleet_is_only_checked(build: Run, tmp_path: Path, target: str) -> None:
     code, out, err = build(FLEET, "-t", target, "--check-only")
@@ -104,7 +130,7 @@ def test_a_fleet_is_only_checked(build: Run, tmp_path: Path, target: str) -> Non
 
 
 def test_what_the_check_finds_is_told_and_is_a_failure(build: Run, tmp_path: Path) -> None:
-    bundle = too_new(tmp_path / "bundle")
+    bundle = changed_bundle(tmp_path / "bundle", "head", too_new)
     code, out, err = build(bundle, "-t", "tx2", "--check-only")
     assert (code, err) == (1, "")
     words = (
@@ -124,15 +150,19 @@ def test_what_the_check_finds_is_told_and_is_a_failure(build: Run, tmp_path: Pat
     assert build(bundle, "-t", "tx2", "--check-only", "--part", "tail")[0] == 0
 
 
-def too_new(folder: Path) -> Path:
-    """A bundle whose head has opset 17."""
-    shutil.copytree(FLEET / "rb1", folder)
-    model = onnx.load(folder / "head.onnx")
+def too_new(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 17
-    onnx.save(model, folder / "head.onnx")
+
+
+def changed_bundle(folder: Path, part: str, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """A bundle with another graph, as if it had been exported that way."""
+    shutil.copytree(FLEET / "rb1", folder)
+    file = folder / f"{part}.onnx"
+    model = onnx.load(file)
+    change(model)
+    onnx.save(model, file)
     manifest = json.loads((folder / "bundle.json").read_text())
-    file = folder / "head.onnx"
-    manifest["files"]["head.onnx"].update(sha256=sha256_of_file(str(file)), bytes=file.stat().st_size)
+    manifest["files"][file.name].update(sha256=sha256_of_file(str(file)), bytes=file.stat().st_size)
     (folder / "bundle.json").write_text(json.dumps(manifest))
     return folder
 

@@ -1,7 +1,6 @@
 """FP16-typed graphs: FP32 at the edges, FP16 inside, and nearly the same numbers."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bottlekit.device.bundle import PARTS, Bundle
 from bottlekit.errors import EngineError
-from bottlekit.export.graphs import onnx_from_module, write_onnx
-from bottlekit.export.lowering import check_lowered, compare_lowered, fp16_model
+from bottlekit.export.graphs import onnx_from_module
+from bottlekit.export.lowering import fp16_model, layers_of
+from bottlekit.export.rounding import compare_lowered
+from bottlekit.export.sessions import function_from_model
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec
 
@@ -49,33 +50,25 @@ def test_every_part_of_a_bundle_is_fp16_inside_and_fp32_outside(part: str, small
 
 
 @pytest.mark.parametrize("part", ["head", "tail"])
-def test_fp16_computes_nearly_the_same(part: str, small_bundle: Bundle, tmp_path: Path) -> None:
-    original = Path(small_bundle.onnx_path(part))
-    lowered = tmp_path / "lowered.onnx"
-    onnx.save(fp16_model(onnx.load(original)), lowered)
+@pytest.mark.parametrize("batch", [None, 1])
+def test_fp16_computes_nearly_the_same(part: str, batch: int | None, small_bundle: Bundle) -> None:
+    model = onnx.load(small_bundle.onnx_path(part))
     inputs = small_bundle.golden()["image" if part == "head" else "decoded"]
-    comparison = compare_lowered(original, lowered, inputs, batch=None)
+    reference = function_from_model(model, batch)(inputs)
+    comparison = compare_lowered(part, reference, fp16_model(model), inputs, batch)
     assert comparison.passed
     assert 0 < comparison.mean_abs <= comparison.tolerance
     assert comparison.samples == 10
     assert (comparison.top1_agreement is None) == (part == "head")
-    assert compare_lowered(original, lowered, inputs, batch=1).passed
 
 
-def test_another_network_is_seen(small_bundle: Bundle, tmp_path: Path) -> None:
-    original = Path(small_bundle.onnx_path("head"))
-    model = onnx.load(original)
+def test_another_network_is_seen(small_bundle: Bundle) -> None:
+    model = onnx.load(small_bundle.onnx_path("head"))
+    images = small_bundle.golden()["image"]
+    reference = function_from_model(model, None)(images)
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.05), tensor.name))
-    onnx.save(fp16_model(model), tmp_path / "other.onnx")
-    images = small_bundle.golden()["image"]
-    assert not compare_lowered(original, tmp_path / "other.onnx", images, batch=None).passed
-
-
-def test_edges_can_be_fp16_too(small_bundle: Bundle) -> None:
-    lowered = fp16_model(onnx.load(small_bundle.onnx_path("head")), keep_io_types=False)
-    assert edge_types(lowered) == [TensorProto.FLOAT16, TensorProto.FLOAT16]
-    assert "Cast" not in {node.op_type for node in lowered.graph.node}
+    assert not compare_lowered("head", reference, fp16_model(model), images, None).passed
 
 
 @pytest.mark.parametrize(
@@ -86,33 +79,39 @@ def test_clips_sigmoids_and_means_are_lowered(
     split: str,
     photographs: Callable[[int], Array],
     make_network: Callable[..., SplitNetwork],
-    tmp_path: Path,
 ) -> None:
     images = photographs(64)
     unit = BottleneckSpec("butterfly", split, channels=4, spatial=1)
     network = make_network(ModelSpec(backbone, 10, 64), unit, CodecSpec("raw"), images)
+    inputs = images
     for part, example in (("head", torch.zeros(1, 3, 64, 64)), ("tail", torch.zeros(1, *network.feature_shape))):
         names = ("image", "feature") if part == "head" else ("feature", "logits")
         model = onnx_from_module(getattr(network, part), example, *names, dynamic_batch=True)
-        write_onnx(model, tmp_path / f"{part}.onnx")
         lowered = fp16_model(model)
         assert float32_tensors(lowered) == []
-        onnx.save(lowered, tmp_path / f"{part}16.onnx")
-    assert compare_lowered(tmp_path / "head.onnx", tmp_path / "head16.onnx", images, None).passed
-    with torch.no_grad():
-        feature = network.head(torch.from_numpy(images)).numpy()
-    assert compare_lowered(tmp_path / "tail.onnx", tmp_path / "tail16.onnx", feature, None).passed
+        reference = function_from_model(model, None)(inputs)
+        assert compare_lowered(part, reference, lowered, inputs, None).passed
+        inputs = reference
+
+
+def float_value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def model_of(nodes: list[onnx.NodeProto], weights: dict[str, npt.NDArray[np.generic]]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [float_value("image", ["n", 1, 4, 4])],
+        [float_value("feature", ["n", 1, 4, 4])],
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
 
 
 def one_convolution(weights: npt.NDArray[np.float32]) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "w"], ["feature"], name="conv")],
-        "one",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 4, 4])],
-        [helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["n", 1, 4, 4])],
-        [numpy_helper.from_array(weights.reshape(1, 1, 1, 1), "w")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    node = helper.make_node("Conv", ["image", "w"], ["feature"], name="conv")
+    return model_of([node], {"w": weights.reshape(1, 1, 1, 1)})
 
 
 def weight_of(model: onnx.ModelProto) -> float:
@@ -133,9 +132,93 @@ def test_weights_too_near_to_zero_become_the_smallest_there_is() -> None:
 def test_weights_that_do_not_fit_are_refused_and_named(value: float) -> None:
     with pytest.raises(EngineError, match=r"weights w reach .* FP16 ends at 65504; build with --precision fp32"):
         fp16_model(one_convolution(np.float32([value])))
+    assert weight_of(fp16_model(one_convolution(np.float32([value])), ["conv"])) == pytest.approx(
+        value, nan_ok=True
+    )
 
 
-def test_a_layer_left_in_fp32_is_named() -> None:
-    model = one_convolution(np.float32([1.0]))
-    with pytest.raises(EngineError, match="conv; build with --precision fp32"):
-        check_lowered(model)
+def casts_of(model: onnx.ModelProto) -> list[tuple[str, str]]:
+    return [(node.input[0], node.output[0]) for node in model.graph.node if node.op_type == "Cast"]
+
+
+def residual() -> onnx.ModelProto:
+    """image -> conv -> a -> relu -> r -> conv -> b; r + b -> sum -> relu -> feature. One weight for both."""
+    return model_of(
+        [
+            helper.make_node("Conv", ["image", "w"], ["a"], name="first"),
+            helper.make_node("Relu", ["a"], ["r"], name="relu"),
+            helper.make_node("Conv", ["r", "w"], ["b"], name="second"),
+            helper.make_node("Add", ["r", "b"], ["sum"], name="add"),
+            helper.make_node("Relu", ["sum"], ["feature"]),
+        ],
+        {"w": np.full((1, 1, 1, 1), 0.1, np.float32)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "casts"),
+    [
+        ([], [("image", "image_fp16"), ("feature_fp16", "feature")]),
+        # Between two layers of a kind there is no cast, however many read the tensor; and each tensor has one.
+        (["relu", "second", "add"], [("image", "image_fp16"), ("a", "a_fp32"), ("sum", "sum_fp16"),
+                                     ("feature_fp16", "feature")]),
+        (["relu"], [("image", "image_fp16"), ("a", "a_fp32"), ("r", "r_fp16"), ("feature_fp16", "feature")]),
+        (["first"], [("a", "a_fp16"), ("feature_fp16", "feature")]),
+        (["node_of_feature"], [("image", "image_fp16"), ("sum", "sum_fp32")]),
+        (["first", "relu", "second", "add", "node_of_feature"], []),
+    ],
+)  # fmt: skip
+def test_layers_that_stay_fp32_are_cast_to_and_from(kept: list[str], casts: list[tuple[str, str]]) -> None:
+    lowered = fp16_model(residual(), kept)
+    assert casts_of(lowered) == casts
+    assert edge_types(lowered) == [TensorProto.FLOAT, TensorProto.FLOAT]
+    weights = {tensor.name: tensor.data_type for tensor in lowered.graph.initializer}
+    half = {node.input[1] for node in lowered.graph.node if node.op_type == "Conv" and node.name not in kept}
+    full = {node.input[1] for node in lowered.graph.node if node.op_type == "Conv" and node.name in kept}
+    assert {weights[name] for name in half} <= {TensorProto.FLOAT16}
+    assert {weights[name] for name in full} <= {TensorProto.FLOAT}
+    assert len(weights) == bool(half) + bool(full)
+
+
+def test_the_layers_are_the_nodes_that_can_be_fp16() -> None:
+    assert layers_of(residual()) == ("first", "relu", "second", "add", "node_of_feature")
+    nodes = [
+        helper.make_node("Shape", ["image"], ["shape"], name="shape"),
+        helper.make_node("Constant", [], ["scale"], value=numpy_helper.from_array(np.float32(2))),
+        helper.make_node("Mul", ["image", "scale"], ["m"], name="mul"),
+        helper.make_node("Reshape", ["m", "shape"], ["feature"], name="reshape"),
+    ]
+    model = model_of(nodes, {})
+    assert layers_of(model) == ("mul", "reshape")
+    assert casts_of(fp16_model(model)) == [("image", "image_fp16"), ("feature_fp16", "feature")]
+
+
+def test_what_an_operator_has_in_fp32_only_stays_so() -> None:
+    nodes = [
+        helper.make_node("Resize", ["image", "", "scales"], ["big"], name="resize", mode="nearest"),
+        helper.make_node("MaxPool", ["big"], ["feature"], kernel_shape=[2, 2], strides=[2, 2], name="pool"),
+    ]
+    lowered = fp16_model(model_of(nodes, {"scales": np.float32([1, 1, 2, 2])}))
+    assert lowered.graph.initializer[0].data_type == TensorProto.FLOAT
+    assert next(node for node in lowered.graph.node if node.name == "resize").input[0] == "image_fp16"
+    image = np.random.default_rng(0).standard_normal((2, 1, 4, 4), dtype=np.float32)
+    np.testing.assert_allclose(function_from_model(lowered, None)(image), image, rtol=1e-3)
+
+
+def test_layers_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(EngineError, match="the graph has no layers third to keep in FP32"):
+        fp16_model(residual(), ["first", "third"])
+
+
+def test_a_graph_inside_a_graph_is_refused() -> None:
+    inner = [
+        helper.make_graph([helper.make_node(op, ["r"], ["i"])], op, [], [float_value("i", ["n", 1, 4, 4])])
+        for op in ("Relu", "Neg")
+    ]
+    nodes = [
+        helper.make_node("Relu", ["image"], ["r"], name="relu"),
+        helper.make_node("If", ["yes"], ["feature"], then_branch=inner[0], else_branch=inner[1]),
+    ]
+    with pytest.raises(EngineError, match="cannot be typed FP16; build with --precision fp32") as caught:
+        fp16_model(model_of(nodes, {"yes": np.array(True)}))
+    assert "\n" not in str(caught.value)

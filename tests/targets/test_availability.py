@@ -52,7 +52,6 @@ def test_rtx_builds_without_a_gpu_and_does_not_run(gpu: bool) -> None:
     [
         ("tensorrt_rtx", "bottlekit[rtx]"),
         ("onnx", "bottlekit[build]"),
-        ("onnxconverter_common", "bottlekit[build]"),
     ],
 )
 def test_a_missing_package_says_what_to_type(without, package: str, extra: str) -> None:
