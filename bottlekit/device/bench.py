@@ -14,10 +14,10 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
-from . import errors
 from .bundle import PARTS, Bundle
+from .children import child_environment
 from .engine import Engine
-from .errors import BottlekitError, EngineError, UnknownNameError, UsageError, WireError
+from .errors import EngineError, UnknownNameError, UsageError, WireError, error_from_words
 from .phases import Phase, checked_engine, loaded_phase, phases_of_bundle
 from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
 from .wire.overhead import framing_overhead_bytes
@@ -229,16 +229,12 @@ def _bench_phase_apart(
         "effort": list(effort),
         "threads": threads,
     }
-    # The folder, or the zip file, that holds the package.
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    variables = dict(os.environ)
-    variables["PYTHONPATH"] = os.pathsep.join(path for path in (root, variables.get("PYTHONPATH")) if path)
     worker = subprocess.run(
         [sys.executable, "-m", "bottlekit.device.bench_worker"],
         input=json.dumps(job).encode("utf-8"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=variables,
+        env=child_environment(),
     )
     try:
         answer = json.loads(worker.stdout.decode("utf-8"))
@@ -251,15 +247,6 @@ def _bench_phase_apart(
             )
         )
     if "error" in answer:
-        raise _error_from_worker(answer["error"])
+        raise error_from_words(answer["error"]["kind"], answer["error"]["message"])
     result: Dict[str, Any] = answer["result"]
     return result
-
-
-def _error_from_worker(error: Dict[str, str]) -> BottlekitError:
-    """The worker's error in this process: the same class where a message alone makes one, the same words."""
-    kind = getattr(errors, error["kind"], EngineError)
-    if issubclass(kind, UsageError):
-        return UsageError(error["message"])
-    made: BottlekitError = kind(error["message"])
-    return made

@@ -101,3 +101,15 @@ class PlanError(BottlekitError):
 
 class ReportError(BottlekitError):
     """A profile or plan that cannot be read or compared."""
+
+
+def error_from_words(kind: str, message: str) -> BottlekitError:
+    """An error that another process told by its class and its words, as it was there.
+
+    Names that no class has become EngineError, as it is engines that are built and measured in other processes.
+    """
+    found = globals().get(kind)
+    if not isinstance(found, type) or not issubclass(found, BottlekitError):
+        return EngineError(message)
+    # An unknown name takes more than words to make; it is a wrong use all the same.
+    return UsageError(message) if found is UnknownNameError else found(message)

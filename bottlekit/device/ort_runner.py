@@ -1,4 +1,4 @@
-"""Running ONNX files with ONNX Runtime on the CPU, and making engines of them: versions 1.10 (Python 3.6) and later.
+"""Running ONNX files with ONNX Runtime on the CPU, and making engines of them: 1.10 (Python 3.6) and later.
 
 An engine is the graph after ONNX Runtime's basic optimisations (constants folded, batch norms merged into
 convolutions, dead nodes removed), so that it holds standard ONNX operators, which every tool can read. The

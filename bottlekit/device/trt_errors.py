@@ -66,7 +66,10 @@ _PATTERNS = [
             "run bottlekit build --check-only to see which operators the target lacks; load the plugin library",
         ),
     ),
-    (r"Tactic Device request: .*Available: |insufficient memory|[oO]ut ?[oO]f ?[mM]emory", _NO_MEMORY),
+    (
+        r"Tactic Device request: .*Available: |insufficient memory|[oO]ut ?[oO]f ?[mM]emory|memory ran out",
+        _NO_MEMORY,
+    ),
     # Nearly always memory: TensorRT drops every tactic whose workspace does not fit, until none is left.
     (r"Could not find any implementation for node", _NO_MEMORY),
     (

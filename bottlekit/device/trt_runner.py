@@ -14,8 +14,9 @@ import numpy as np
 from .cuda import CudaProvider, DeviceMemory
 from .cuda_providers import provider_from_name
 from .errors import EngineError, TargetError
+from .fit import require_fits
 from .runner import Runner, TensorInfo, shape_text
-from .trt import import_tensorrt, layers_of_engine, tensors_of_engine
+from .trt import full_version, import_tensorrt, layers_of_engine, tensors_of_engine
 from .trt_errors import explain
 from .trt_log import RecordedLog
 
@@ -35,17 +36,26 @@ class TensorRTRunner(Runner):
 
     `flavour` is "tensorrt" or "tensorrt_rtx". `provider` names the CUDA provider (see cuda.py), or is one that
     is open already. With `graph`, the work of each set of input shapes is recorded once as a CUDA graph and
-    replayed, where TensorRT and the provider can. One thread at a time.
+    replayed, where TensorRT and the provider can. `key` is that of the plan's sidecar: one that was built for
+    another TensorRT or GPU is then refused before TensorRT reads it. One thread at a time.
 
     After each `run`, `device_ms` holds the time between two CUDA events around the execution alone; host time,
     copies included, is what a caller's clock measures around `run`.
     """
 
-    def __init__(self, path: str, flavour: str = "tensorrt", provider: Any = "auto", graph: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        flavour: str = "tensorrt",
+        provider: Any = "auto",
+        graph: bool = False,
+        key: Optional[Dict[str, Any]] = None,
+    ) -> None:
         super().__init__(os.fspath(path))
         self.path = os.fspath(path)
         self.flavour = flavour
         self.graph = graph
+        self.key = key
         self.device_ms: Optional[float] = None
         self.log = RecordedLog()
         self._provider = provider
@@ -85,6 +95,8 @@ class TensorRTRunner(Runner):
         return tensors_of_engine(self._trt, self._engine)
 
     def _load(self) -> None:
+        if self.key is not None:
+            require_fits(self.path, self.key, full_version(self._trt), self._cuda.device_facts())
         with open(self.path, "rb") as file:
             content = file.read()
         logger = self.log.logger(self._trt)
