@@ -140,7 +140,7 @@ class Session:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
-        # A fixed port may be taken on the machine that tests: the pages' 9090 becomes a free one.
+        # A fixed port may be taken on the machine that tests: the pages' 9090 and 9091 become a free one.
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -152,7 +152,7 @@ class Session:
         if block.file is not None:
             (self.folder / block.file).write_text("\n".join([*block.lines, ""]), encoding="utf-8")
         for command in block.commands:
-            shell = ["bash", "-o", "pipefail", "-c", command.replace("9090", str(self.port))]
+            shell = ["bash", "-o", "pipefail", "-c", re.sub(r"\b909[01]\b", str(self.port), command)]
             if "background" in block.markers:
                 self.stay(command, shell)
                 continue
@@ -220,15 +220,14 @@ def test_documented_commands_work(page: Path, tmp_path: Path) -> None:
     with session(tmp_path) as running:
         for block in executed(page):
             running.run(block)
-    if page.stem == "tutorial":
-        for name, reference in (
-            ("fleet/rb1/bundle.json", "bundle"),
-            ("profile.json", "profile"),
-            ("plan.json", "profile"),
-        ):
-            undocumented(tmp_path / name, ROOT / f"docs/reference/{reference}.md")
-        for sidecar in (tmp_path / "engines").glob("*.json"):
-            undocumented(sidecar, ROOT / "docs/reference/bundle.md")
+    for pattern, reference in (
+        ("fleet/*/bundle.json", "bundle"),
+        ("engines/*.json", "bundle"),
+        ("profile.json", "profile"),
+        ("plan.json", "profile"),
+    ):
+        for file in tmp_path.glob(pattern):
+            undocumented(file, ROOT / f"docs/reference/{reference}.md")
 
 
 def undocumented(file: Path, page: Path) -> None:
