@@ -36,6 +36,8 @@ def lower_onnx(job: Job, path: Path) -> dict[str, Any]:
 
     batch = None if job.bundle.dynamic_batch else 1
     name = f"{job.part} of {job.bundle.name}"
-    lowered = lowered_model(onnx.load(str(job.onnx_path)), golden_input(job.bundle, job.part), batch, name)
+    bits = job.bundle.codec.bits if job.part == "head" else None
+    inputs = golden_input(job.bundle, job.part)
+    lowered = lowered_model(onnx.load(str(job.onnx_path)), inputs, batch, name, bits)
     onnx.save(lowered.model, str(path))
     return lowered.to_dict()

@@ -15,7 +15,7 @@ compared with those of the FP32 graph. The same graph and inputs give the same l
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +52,32 @@ class Lowered:
         return {**self.comparison.to_dict(), "fp32_layers": list(self.fp32_layers), "layers": self.layers}
 
 
-def fp32_layers_for(path: Path | str, inputs: Array, batch: int | None = None) -> tuple[str, ...]:
+def fp32_layers_for(
+    path: Path | str, inputs: Array, batch: int | None = None, bits: int | None = None
+) -> tuple[str, ...]:
     """The layers of the graph in `path` that must stay FP32, for a compiler that is told so by name.
 
-    `inputs` (n, ...) are what it is judged on; `batch` as in `graph_from_file`. EngineError as `lowered_model`.
+    Arguments and errors as of `lowered_model`.
     """
-    return lowered_model(onnx.load(str(path)), inputs, batch, Path(path).name).fp32_layers
+    return lowered_model(onnx.load(str(path)), inputs, batch, Path(path).name, bits).fp32_layers
 
 
-def lowered_model(model: onnx.ModelProto, inputs: Array, batch: int | None, what: str) -> Lowered:
+def lowered_model(
+    model: onnx.ModelProto, inputs: Array, batch: int | None, what: str, bits: int | None = None
+) -> Lowered:
     """Type an FP32 `model` FP16 as far as its outputs for `inputs` (n, ...) allow.
 
-    `what` names it in the comparison; `batch` as in `graph_from_file`. EngineError if the FP32 graph itself gives
-    NaN or infinity, or cannot be typed.
+    `what` names it in the comparison; `batch` as in `graph_from_file`; `bits` of the quantiser behind it, where
+    there is one (a head's). EngineError if the FP32 graph itself gives NaN or infinity, or cannot be typed.
     """
     reference = function_from_model(model, batch)(inputs)
     if not np.isfinite(reference).all():
         raise EngineError(f"{what} gives NaN or infinity for its golden inputs in FP32 already; train it again")
-    search = _Search(model, inputs, batch, reference, f"{what} in FP16")
+
+    def compare(typed: onnx.ModelProto) -> Comparison:
+        return compare_lowered(f"{what} in FP16", reference, typed, inputs, batch, bits)
+
+    search = _Search(model, inputs, compare)
     kept = search.kept()
     return Lowered(
         search.typed(kept),
@@ -80,16 +88,14 @@ def lowered_model(model: onnx.ModelProto, inputs: Array, batch: int | None, what
 
 
 class _Search:
-    """One search: graph, inputs and what must come out; each set of layers is compared once."""
+    """One search: a graph, inputs, and how an FP16-typed graph is judged; each set of layers is judged once."""
 
     def __init__(
-        self, model: onnx.ModelProto, inputs: Array, batch: int | None, reference: Array, what: str
+        self, model: onnx.ModelProto, inputs: Array, compare: Callable[[onnx.ModelProto], Comparison]
     ) -> None:
         self._model = model
         self._inputs = inputs
-        self._batch = batch
-        self._reference = reference
-        self._what = what
+        self._compare = compare
         self.layers = layers_of(model)
         self._compared: dict[frozenset[str], Comparison] = {}
         self._nodes = {layer_name(node): node for node in model.graph.node}
@@ -112,9 +118,7 @@ class _Search:
     def comparison(self, kept: frozenset[str]) -> Comparison:
         """How the graph with these layers in FP32 compares."""
         if kept not in self._compared:
-            self._compared[kept] = compare_lowered(
-                self._what, self._reference, self.typed(kept), self._inputs, self._batch
-            )
+            self._compared[kept] = self._compare(self.typed(kept))
         return self._compared[kept]
 
     def _passes(self, kept: frozenset[str]) -> bool:
