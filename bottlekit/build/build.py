@@ -17,7 +17,8 @@ from typing import Any
 from bottlekit.build import cpu, rtx
 from bottlekit.build.cache import cached_engine, key_for
 from bottlekit.build.check import require_clean
-from bottlekit.build.job import Compiled, Job, max_batch_for, precision_for, workspace_for
+from bottlekit.build.job import Compiled, Job, max_batch_for, workspace_for
+from bottlekit.build.precision import precision_for
 from bottlekit.device.bundle import PARTS, Bundle
 from bottlekit.device.engine import Engine, sidecar_document, sidecar_path
 from bottlekit.device.files import whole_file, write_json

@@ -67,16 +67,6 @@ class Compiled:
     details: dict[str, Any] | None = None
 
 
-def precision_for(target: TargetSpec, asked: str | None) -> Precision:
-    """The precision to build with: the one asked for, or the target's first; UsageError if it has none such."""
-    if asked is None:
-        return target.precisions[0]
-    for precision in target.precisions:
-        if precision == asked:
-            return precision
-    raise UsageError(f"--precision {asked} is not for {target.name}; it builds: {', '.join(target.precisions)}")
-
-
 def workspace_for(target: TargetSpec, asked: int | None) -> int | None:
     """The workspace asked for in MiB, None for the target's; UsageError where there is none, or it is too small."""
     if asked is None:

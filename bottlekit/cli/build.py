@@ -56,6 +56,7 @@ def build(
     """
     from bottlekit.build.build import build_bundle, jobs_for
     from bottlekit.build.check import check_jobs
+    from bottlekit.build.precision import advice_for, precision_for
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.targets.loader import target_from_name
 
@@ -69,6 +70,9 @@ def build(
         ]
         _report_check(check_jobs(jobs), spec.name, as_json)
         return
+    advice = advice_for(spec, precision_for(spec, precision))
+    if advice is not None:
+        say(advice)
     steps: list[Step] = []
 
     def watch(step: Step) -> None:

@@ -96,6 +96,8 @@ class TargetSpec:
         _check(set(self.precisions) <= {"fp32", "fp16", "int8"}, self, f"precisions are {self.precisions}")
         for rate in (self.abilities.fp16, self.abilities.int8):
             _check(rate in RATES, self, f"an ability is {rate!r}, not one of {RATES}")
+        for precision, rate in (("fp16", self.abilities.fp16), ("int8", self.abilities.int8)):
+            _check(precision not in self.precisions or rate != "none", self, f"it has no {precision} to build for")
         if self.kind != "onnxruntime":
             for field in ("sm", "tensorrt", "cuda", "parser", "uint8_edges", "workspace_mib"):
                 _check(getattr(self, field) is not None, self, f"no {field}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bottlekit.build.build import jobs_for
-from bottlekit.build.job import max_batch_for, precision_for, workspace_for
+from bottlekit.build.job import max_batch_for, workspace_for
 from bottlekit.build.rtx import profiles_of
 from bottlekit.device.bundle import Bundle
 from bottlekit.errors import UnknownNameError, UsageError
@@ -16,20 +16,6 @@ from bottlekit.targets.loader import TargetSpec, target_from_name
 
 Tiny = Callable[..., Bundle]
 CPU, ADA = target_from_name("cpu"), target_from_name("rtx-ada")
-
-
-@pytest.mark.parametrize(
-    ("target", "asked", "given"),
-    [("cpu", None, "fp32"), ("cpu", "fp32", "fp32"), ("rtx-ada", None, "fp16"), ("gtx1080ti", None, "fp32")],
-)
-def test_the_target_chooses_the_precision_unless_told(target: str, asked: str | None, given: str) -> None:
-    assert precision_for(target_from_name(target), asked) == given
-
-
-@pytest.mark.parametrize(("target", "asked"), [("cpu", "fp16"), ("tx2", "int8"), ("rtx-ada", "FP16"), ("cpu", "")])
-def test_a_precision_that_a_target_lacks_lists_those_it_has(target: str, asked: str) -> None:
-    with pytest.raises(UsageError, match=rf"--precision {asked} is not for {target}; it builds: .*fp32"):
-        precision_for(target_from_name(target), asked)
 
 
 def test_a_batch_is_limited_where_the_compiler_asks(tiny_bundle: Tiny) -> None:

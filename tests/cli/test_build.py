@@ -122,6 +122,13 @@ def multiply(model: onnx.ModelProto, name: str, factor: float) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(factor), name))
 
 
+def test_what_runs_slowly_on_a_machine_is_told(build: Run) -> None:
+    words = "FP16 runs at 1/64 of FP32's rate on gtx1080ti"
+    assert build(FLEET, "-t", "gtx1080ti", "--precision", "fp16")[2].startswith(words)
+    assert words not in build(FLEET, "-t", "gtx1080ti", "--precision", "fp16", "-q")[2]
+    assert words not in build(FLEET, "-t", "gtx1080ti")[2]
+
+
 @pytest.mark.parametrize("target", ["cpu", "tx2", "gtx1080ti", "orin", "rtx-ada"])
 def test_a_fleet_is_only_checked(build: Run, tmp_path: Path, target: str) -> None:
     code, out, err = build(FLEET, "-t", target, "--check-only")

@@ -132,6 +132,7 @@ BROKEN = [
     (GOOD.replace('["fp16", "fp32"]', "[]"), "no precisions"),
     (GOOD.replace('["fp16", "fp32"]', '["fp8"]'), "precisions are"),
     (GOOD.replace('fp16 = "native"', 'fp16 = "fast"'), "an ability is 'fast'"),
+    (GOOD.replace('fp16 = "native"', 'fp16 = "none"'), "it has no fp16 to build for"),
     (GOOD.replace("opset = 25", ""), "opset"),
     (GOOD.replace("opset = 25", "opset = 25\ncolour = 1"), "colour"),
     (GOOD.replace("dla = false", ""), "dla"),
