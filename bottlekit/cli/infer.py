@@ -52,13 +52,15 @@ def infer(
     Every time shown was measured in this run, the first image's includes what happens only once.
     """
     set_quiet(quiet)
+    from bottlekit.device.wire.addresses import address_from_text
+
     setup = _setup(local, mobile_only, cloud_only)
     remote = setup in ("collaborative", "cloud-only")
     if remote and server is None:
         raise UsageError("--server HOST:PORT is missing; or pass --local or --mobile-only to run without a server")
     if not remote and server is not None:
         raise UsageError(f"--{setup} runs on this machine: leave out --server, or leave out --{setup}")
-    address = _address(server) if server is not None else None
+    address = address_from_text(server) if server is not None else None
     if top < 1:
         raise UsageError(f"--top must be at least 1, not {top}")
     if not 0 < timeout < float("inf"):
@@ -93,15 +95,6 @@ def _setup(local: bool, mobile_only: bool, cloud_only: bool) -> str:
     if len(chosen) > 1:
         raise UsageError(f"choose one of {', '.join('--' + name for name in chosen)}")
     return chosen[0] if chosen else "collaborative"
-
-
-def _address(text: str) -> tuple[str, int]:
-    """The host and port of HOST:PORT or [IPV6]:PORT."""
-    host, colon, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise UsageError(f"--server must be HOST:PORT with a port of 1 to 65535, like localhost:9090, not '{text}'")
-    return host, int(port)
 
 
 def _image_files(path: Path) -> list[Path]:

@@ -20,7 +20,7 @@ def main(arguments: List[str]) -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def tell(event: str, **values: Any) -> None:
-        answers.write(json.dumps(dict(values, event=event)) + "\n")
+        answers.write(json.dumps(dict(event=event, **values)) + "\n")
         answers.flush()
 
     folder = arguments[0]

@@ -171,8 +171,10 @@ class Bundle:
         return "Bundle({!r}, split={!r})".format(self.path, self.split["name"])
 
 
-def fleet_from_path(path: str, verify: bool = True) -> List[Bundle]:
+def fleet_from_path(path: str, verify: bool = True, whole: bool = True) -> List[Bundle]:
     """The bundles of a fleet, by split index: a folder of bundles, or a single bundle's folder.
+
+    With `whole` False they may be copies with some of the graphs, as a device gets them.
 
     Raises:
         BundleError: no bundle there, one that does not load, two of one name, or bundles that take other images
@@ -182,7 +184,7 @@ def fleet_from_path(path: str, verify: bool = True) -> List[Bundle]:
     if not os.path.isdir(path):
         raise BundleError(_not_a_folder(path))
     if os.path.isfile(os.path.join(path, "bundle.json")):
-        return [Bundle.load(path, verify)]
+        return [_loaded(path, verify, whole)]
     folders = [
         os.path.join(path, name)
         for name in sorted(os.listdir(path))
@@ -193,7 +195,7 @@ def fleet_from_path(path: str, verify: bool = True) -> List[Bundle]:
             "{} is neither a bundle nor a folder of bundles: no bundle.json in it or one level below; "
             "it holds {}".format(path, _content(path))
         )
-    bundles = [Bundle.load(folder, verify) for folder in folders]
+    bundles = [_loaded(folder, verify, whole) for folder in folders]
     bundles.sort(key=lambda bundle: (bundle.split["index"], bundle.name))
     first = bundles[0]
     names: Dict[str, str] = {}
@@ -216,6 +218,13 @@ def fleet_from_path(path: str, verify: bool = True) -> List[Bundle]:
                     )
                 )
     return bundles
+
+
+def _loaded(folder: str, verify: bool, whole: bool) -> Bundle:
+    if whole:
+        return Bundle.load(folder, verify)
+    here = [part for part in PARTS if os.path.isfile(os.path.join(folder, part + ".onnx"))]
+    return Bundle.load(folder, verify, here)
 
 
 def _arrays_from_npz(path: str) -> Dict[str, np.ndarray]:

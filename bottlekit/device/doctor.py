@@ -12,7 +12,6 @@ import subprocess
 import sys
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from .cuda_providers import open_provider
 from .errors import BottlekitError
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
@@ -44,9 +43,11 @@ class Check(NamedTuple):
 
 def examine(root: str = "/") -> List[Check]:
     """All checks of this machine, in the order in which a person would set it up."""
-    checks = [_python(), _numpy(root), _module("onnxruntime", "pip install onnxruntime", WARNING)]
+    numpy = _numpy(root)
+    checks = [_python(), numpy, _module("onnxruntime", "pip install onnxruntime", WARNING)]
     checks += [_jetpack(root)] if is_jetson(root) else []
-    checks += [_gpu(), _tensorrt(root), _trtexec(root)]
+    unseen = Check("GPU", MISSING, "not looked at: that needs numpy", "first mend numpy")
+    checks += [_gpu() if numpy.state == OK else unseen, _tensorrt(root), _trtexec(root)]
     checks += [_power_mode(root), _jtop(root), _sensors(root)] if is_jetson(root) else []
     return checks + [_memory(root), _disk()]
 
@@ -118,6 +119,9 @@ def _jetpack(root: str) -> Check:
 
 
 def _gpu() -> Check:
+    # Here, because it imports numpy, which may end the process: that was looked at before.
+    from .cuda_providers import open_provider
+
     try:
         with open_provider() as provider:
             facts = provider.device_facts()

@@ -599,3 +599,23 @@ def _implementations(module, double):
             return module.ICudaEngine(graph, facts["profiles"], self._logger)
 
     return {name: value for name, value in locals().items() if isinstance(value, type)}
+
+
+def install_tensorrt(folder, version, sm="6.2", hook=""):
+    """Write a module `tensorrt` (or `tensorrt_rtx`) into a folder, for processes that have it on PYTHONPATH.
+
+    `hook` is source that may change the double, called `module`; `os`, `signal` and `time` are imported.
+    """
+    name = "tensorrt_rtx" if version == "rtx" else "tensorrt"
+    source = (
+        "import os, signal, sys, time\n"
+        "sys.path.insert(0, {here!r})\n"
+        "from tensorrt_double import tensorrt_double\n"
+        "module = tensorrt_double({version!r}, sm={sm!r})\n"
+        "sys.modules[__name__] = module\n"
+        "{hook}\n"
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder, name + ".py").write_text(
+        source.format(here=str(Path(__file__).parent), version=version, sm=sm, hook=hook)
+    )

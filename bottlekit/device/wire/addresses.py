@@ -1,11 +1,26 @@
 """Sockets from addresses, and what to do when there is none to be had."""
 
 import errno
+import re
 import socket
+from typing import Tuple
 
 from ..errors import AddressInUseError, ServerUnreachableError, UsageError, WireError
 
 _MAX_PORT = 65535
+
+
+def address_from_text(text: str) -> Tuple[str, int]:
+    """The host and the port of HOST:PORT or [IPV6]:PORT; UsageError for anything else."""
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not host or not re.match(r"[0-9]+\Z", port) or not 1 <= int(port) <= _MAX_PORT:
+        raise UsageError(
+            "--server must be HOST:PORT with a port of 1 to {}, like localhost:9090, not '{}'".format(
+                _MAX_PORT, text
+            )
+        )
+    return host, int(port)
 
 
 def connected_socket(host: str, port: int, timeout_s: float) -> socket.socket:

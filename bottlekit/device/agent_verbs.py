@@ -1,0 +1,142 @@
+"""What the agent does with numpy: compare engines, measure them, and classify images through a server."""
+
+import sys
+from typing import Any, Callable, Dict, List
+
+from .. import __version__
+from .bench import QUICK, Effort, bench_bundle, checked_effort, checked_phases, profile_from_entries
+from .bundle import Bundle, fleet_from_path
+from .client import SplitClient
+from .engine import Engine, engines_for_bundle
+from .environment import environment
+from .errors import BundleError, EngineError, UnknownNameError, UsageError
+from .files import write_json
+from .golden import compare_with_golden, tolerance_from_name
+from .images import image_from_file
+from .phases import phases_of_bundle
+from .runners import runner_from_engine
+from .wire.addresses import address_from_text
+
+Say = Callable[[str], None]
+
+
+def compare(options: Any, say: Say) -> Dict[str, Any]:
+    """Run engines on the golden inputs: the comparison of each, by bundle and part.
+
+    EngineError for the first that gives other outputs.
+    """
+    compared: Dict[str, Any] = {}
+    for bundle in fleet_from_path(options.bundle, whole=False):
+        engines = engines_for_bundle(options.engines, bundle, options.target)
+        reports = {}
+        for part in _chosen(options.part, sorted(engines), "part"):
+            engine = engines[part]
+            with runner_from_engine(engine) as runner:
+                reports[part] = compare_with_golden(runner, bundle, part, tolerance_from_name(engine.precision))
+            say("the {} of {} gives the golden outputs".format(part, bundle.name))
+        compared[bundle.name] = reports
+    return {"target": options.target, "compared": compared}
+
+
+def bench(options: Any, say: Say) -> Dict[str, Any]:
+    """Measure the phases of a fleet whose engines are here; the profile, or where it was written."""
+    usual = QUICK if options.quick else Effort()
+    effort = checked_effort(
+        Effort(
+            min_samples=usual.min_samples if options.samples is None else options.samples,
+            max_seconds=usual.max_seconds if options.seconds is None else options.seconds,
+            warm_up_seconds=usual.warm_up_seconds if options.warm_up is None else options.warm_up,
+        )
+    )
+    work = []
+    for bundle in fleet_from_path(options.bundle, whole=False):
+        engines = engines_for_bundle(options.engines, bundle, options.target)
+        work.append((bundle, engines, _phases(bundle, engines, options)))
+    here = environment(options.threads)
+    measured: Dict[str, Dict[str, Any]] = {}
+    entries = [
+        bench_bundle(
+            bundle,
+            engines,
+            phases,
+            effort,
+            options.threads,
+            on_phase=lambda phase, name=bundle.name: say("measuring the {} of {}".format(phase, name)),  # type: ignore[misc]
+            measured_before=measured,
+        )
+        for bundle, engines, phases in work
+    ]
+    command = " ".join(["bottlekit-agent"] + sys.argv[1:])
+    profile = profile_from_entries(entries, options.target, here, __version__, command)
+    if options.out is None:
+        return profile
+    write_json(options.out, profile)
+    return {"profile": options.out, "summaries": _summaries(entries)}
+
+
+def _phases(bundle: Bundle, engines: Dict[str, Engine], options: Any) -> List[str]:
+    """What to measure: what was asked for, else the codec and every part that has an engine here."""
+    here = [phase for phase in phases_of_bundle(bundle) if phase in engines or phase in ("encode", "decode")]
+    return checked_phases(bundle, engines, options.phase or here, options.target)
+
+
+def _summaries(entries: List[Dict[str, Any]]) -> Dict[str, Any]:
+    return {
+        entry["bundle"]["name"]: {name: phase["summary"] for name, phase in entry["phases"].items()}
+        for entry in entries
+    }
+
+
+def infer(options: Any, tell: Callable[[Dict[str, Any]], None]) -> Dict[str, Any]:
+    """Classify images: `tell` gets the result of each as it comes."""
+    if options.top < 1:
+        raise UsageError("--top must be at least 1, not {}".format(options.top))
+    if not 0 < options.timeout < float("inf"):
+        raise UsageError("--timeout must be more than 0 seconds, not {:g}".format(options.timeout))
+    if (options.engines is None) != (options.target is None):
+        raise UsageError("--engines and --target belong together: the folder, and whose engine of it to run")
+    address = address_from_text(options.server)
+    bundles = fleet_from_path(options.bundle, whole=False)
+    if len(bundles) != 1:
+        raise BundleError(
+            "{} holds the bundles {}; name the folder of one of them".format(
+                options.bundle, ", ".join(bundle.name for bundle in bundles)
+            )
+        )
+    bundle = bundles[0]
+    if options.engines is None:
+        _classify(SplitClient(bundle, *address, timeout_s=options.timeout), options, tell)
+    else:
+        engines = engines_for_bundle(options.engines, bundle, options.target)
+        if "head" not in engines:
+            raise EngineError("{} has no engine of the head of {}".format(options.engines, bundle.name))
+        with runner_from_engine(engines["head"]) as head:
+            _classify(SplitClient(bundle, *address, head_runner=head, timeout_s=options.timeout), options, tell)
+    return {"bundle": bundle.name, "server": options.server, "images": len(options.images)}
+
+
+def _classify(client: SplitClient, options: Any, tell: Callable[[Dict[str, Any]], None]) -> None:
+    with client:
+        client.load_head()
+        for path in options.images:
+            answer = client.infer_image(image_from_file(path), options.top)
+            tell(
+                {
+                    "image": path,
+                    "class": answer.class_name,
+                    "class_index": answer.class_index,
+                    "top": [{"index": index, "logit": logit} for index, logit in answer.top(options.top)],
+                    "times_ms": answer.times_ms,
+                    "payload_bytes": answer.payload_bytes,
+                    "framed_bytes": answer.framed_bytes,
+                    "response_bytes": answer.response_bytes,
+                }
+            )
+
+
+def _chosen(asked: Any, known: List[str], kind: str) -> List[str]:
+    """Those asked for, all known without; UnknownNameError for one that is not there."""
+    for name in asked or ():
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    return list(asked or known)
