@@ -68,15 +68,24 @@ def readable(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
     torch re-raises a worker's error with the worker's whole traceback as its message, the original last.
     """
+    message = ""
     try:
         yield from batches
     except DataError as error:
-        raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from error
+        message = str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]
+        # torch's error remembers the iterator with its workers, and itself; without that they end at once.
+        error.__traceback__ = None
+    if message:
+        raise DataError(message)
 
 
 def _workers(images: LabelledImages) -> int:
     """Worker processes help where files are decoded; images in memory are faster without."""
-    return min(_MOST_WORKERS, os.cpu_count() or 1) if isinstance(images.source, FileImages) else 0
+    if not isinstance(images.source, FileImages):
+        return 0
+    # In a container there may be fewer processors for us than the machine has.
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, processors)
 
 
 def _leave_ctrl_c_to_the_main_process(worker: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,4 @@ def test_a_corrupt_image_in_a_worker_is_one_line_with_its_name(shades: Path) -> 
         list(readable(evaluation_batches(data.val, 4)))
     assert str(caught.value).startswith(str(shades / "val" / "dark" / "3.jpg"))
     assert "Traceback" not in str(caught.value)
+    assert multiprocessing.active_children() == []
