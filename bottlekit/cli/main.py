@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -35,9 +36,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, train, export, build, bench, plan, serve, infer):
+_PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
+_WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, doctor)
+for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)
-for verb in (models, targets, doctor):
+for verb in _WHAT_EXISTS:
     app.command(rich_help_panel="What exists")(verb)
 
 

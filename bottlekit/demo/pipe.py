@@ -25,9 +25,11 @@ from bottlekit.targets.loader import target_from_name
 
 LINKS = ("3g", "4g", "wifi")
 RTX_TARGET = "rtx-ada"
-# Width of the bottleneck and spatial factor: what keeps the digits within two points of the uncompressed network.
-CHANNELS = "2"
-SPATIAL = "2"
+# Widths that keep the digits within two points of the uncompressed network: the maps shrink with depth, so the
+# deeper splits need more channels for the same number of values.
+CHANNELS = {"rb1": 4, "rb2": 4}
+DEEPER_CHANNELS = 8
+SPATIAL = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,8 @@ def run_pipe(options: DemoOptions, say: Callable[[str], None], quiet: bool = Fal
     seed = ["--seed", str(options.seed)]
     verbs.run("train", "--data", "digits", "--backbone", "resnet18", "-o", "network.safetensors", *seed, *epochs)
     for split in options.splits:
-        unit = ["--split", split, "--channels", CHANNELS, "--spatial", SPATIAL]
+        width = CHANNELS.get(split, DEEPER_CHANNELS)
+        unit = ["--split", split, "--channels", str(width), "--spatial", str(SPATIAL)]
         checkpoint = f"{split}.safetensors"
         verbs.run("train", "--from", "network.safetensors", *unit, "-o", checkpoint, *seed, *epochs)
         verbs.run("export", checkpoint, "--split", split, "-o", f"fleet/resnet18-{split}")
