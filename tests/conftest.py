@@ -60,8 +60,10 @@ def lived_in_fixture():
 def lived_in(network, images):
     """Give every batch norm of `network` statistics as training leaves them; values stay of order 1.
 
-    Random scales and shifts, means and variances of real forward passes over `images`, then a small error in
-    them, because the running statistics of training are never those of one batch. Ends in evaluation mode.
+    Random scales and shifts, means and variances of a real forward pass over `images`, then a small error in
+    them, because the running statistics of training are never those of one batch. (A large error would add up
+    over the layers: networks with random weights amplify it until rounding decides their output.) Ends in
+    evaluation mode.
     """
     import torch
 
@@ -71,13 +73,19 @@ def lived_in(network, images):
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.normal_(0.0, 0.2)
             norm.momentum = 1.0
+        for module in network.modules():
+            # Training leaves the last scale of a residual branch small: a block adds little to what it is given.
+            last = getattr(module, "bn3", getattr(module, "bn2", None))
+            if last is not None:
+                last.weight.uniform_(0.1, 0.3)
         network.eval()
         for norm in norms:  # and nothing else: dropout and stochastic depth would give statistics of other networks
             norm.train()
-        network(images)
+        # Mirrored too: a variance over a few positions of a few images can be nearly zero.
+        network(torch.cat([images, images.flip(2), images.flip(3), images.flip(2, 3)]))
         for norm in norms:
             norm.momentum = 0.1
-            norm.running_mean.add_(0.1 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt())
-            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
+            norm.running_mean.add_(0.02 * torch.randn_like(norm.running_mean) * norm.running_var.sqrt())
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.95, 1.05))
     network.eval()
     return network

@@ -17,6 +17,7 @@ from polygraphy.logger import G_LOGGER
 from torch import nn
 
 from bottlekit.device.images import input_from_image
+from bottlekit.export.networks import WithoutCodec
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, Preprocessing, to_dict
 
@@ -50,7 +51,8 @@ def photographs() -> Callable[[int], Array]:
 def make_network(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> MakeNetwork:
     """The function (model, bottleneck, codec, images, backbone, shared) -> SplitNetwork with lived-in batch norms.
 
-    A `shared` backbone is lived in already and must stay as it is; only the unit gets statistics then.
+    A `shared` backbone is lived in already and must stay as it is; only the unit gets statistics then. The codec is
+    left out of them: JPEG noise that no training has got used to drives deep networks to where rounding decides.
     """
 
     def make(
@@ -69,7 +71,7 @@ def make_network(lived_in: Callable[[nn.Module, torch.Tensor], nn.Module]) -> Ma
                     feature = network.head.backbone(torch.from_numpy(images))
                 lived_in(network.unit, feature)
             else:
-                lived_in(network, torch.from_numpy(images))
+                lived_in(WithoutCodec(network), torch.from_numpy(images))
         return network
 
     return make
@@ -99,7 +101,7 @@ class TorchRunner(BaseRunner):
 def polygraphy_agrees() -> Judge:
     """The function (module, onnx file, inputs (k, ...)) -> whether Polygraphy finds their outputs equal.
 
-    All inputs at once, then the first one alone. Every element has to be within 1e-3 of the largest magnitude
+    All inputs at once, then the first one alone. Every element has to be within 1e-4 of the largest magnitude
     plus 1e-3 of its own.
     """
 
@@ -111,7 +113,7 @@ def polygraphy_agrees() -> Judge:
             candidate = OnnxrtRunner(session, name="onnxruntime")
             results = Comparator.run([reference, candidate], data_loader=[{name: inputs}, {name: inputs[:1]}])
             largest = float(np.abs(results["torch"][0][output]).max())
-            close = SimpleCompareFunc(rtol=1e-3, atol=1e-3 * largest)
+            close = SimpleCompareFunc(rtol=1e-3, atol=1e-4 * largest)
             return bool(Comparator.compare_accuracy(results, compare_func=close))
 
     return agrees

@@ -71,7 +71,7 @@ def test_every_other_backbone_in_the_middle(
         torch.manual_seed(0)
         baseline = lived_in(small_backbone(name), torch.from_numpy(samples))
     splits = split_names(name)
-    unit = BottleneckSpec("bottlenet", splits[len(splits) // 2], channels=4)
+    unit = BottleneckSpec("bottlenet", splits[len(splits) // 2], channels=16)
     model = ModelSpec(name, 10, size_of(name))
     network = make_network(model, unit, CodecSpec("jpeg", quality=20), samples, copy.deepcopy(baseline))
 

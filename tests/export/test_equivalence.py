@@ -158,9 +158,9 @@ def test_one_code_that_rounds_the_other_way_passes_and_is_counted() -> None:
 
 def test_values_are_judged_by_the_size_of_the_tensor() -> None:
     reference = np.array([[0.0, 100.0]], np.float32)
-    assert compare_values("x", reference, reference + np.float32(0.09), 1).passed
-    assert not compare_values("x", reference, reference + np.float32(0.11), 1).passed
-    assert not compare_values("x", reference / 100, reference / 100 + np.float32(0.09), 1).passed
+    assert compare_values("x", reference, reference + np.float32(0.009), 1).passed
+    assert not compare_values("x", reference, reference + np.float32(0.011), 1).passed
+    assert not compare_values("x", reference / 100, reference / 100 + np.float32(0.009), 1).passed
 
 
 def test_a_tensor_of_zeros_has_a_tolerance() -> None:
