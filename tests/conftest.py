@@ -1,7 +1,12 @@
 """Fixtures for every room. This file is Python 3.6 source, because the device tests run there as well; what
 needs torch is imported where it is used."""
 
+import signal
+
 import pytest
+
+# A run that a shell started in the background inherits an ignored Ctrl-C, and so would every child of it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
