@@ -63,15 +63,15 @@ class Teller:
 
 def main(arguments: List[str]) -> int:
     """Do one verb; returns the exit status."""
-    # What libraries print to standard output goes to standard error.
     teller = Teller(os.dup(sys.stdout.fileno()))
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Under nohup a hang-up is to be ignored, and stays so.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
     try:
         options = _parser().parse_args(arguments)
+        # What libraries print to standard output goes to standard error.
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         verb: Callable[[Any, Teller], Any] = options.verb
         teller.event("answer", answer=verb(options, teller))
     except BottlekitError as error:

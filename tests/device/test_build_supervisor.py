@@ -101,7 +101,8 @@ def test_a_process_that_dies_is_told_in_one_line(tensorrt, tmp_path, hook, words
 def test_the_last_words_of_a_crash_are_told(tensorrt, tmp_path):
     hook = (
         "def crash(self, network, config):\n"
-        "    self._logger.log(module.ILogger.Severity.ERROR, 'Error Code 1: Cuda Driver (unspecified launch failure)')\n"
+        "    text = 'Error Code 1: Cuda Driver (unspecified launch failure)'\n"
+        "    self._logger.log(module.ILogger.Severity.ERROR, text)\n"
         "    os.kill(os.getpid(), signal.SIGABRT)\n"
         "module.Builder.build_serialized_network = crash\n"
     )
