@@ -1,6 +1,8 @@
 """Fixtures for every room. This file is Python 3.6 source, because the device tests run there as well; what
 needs torch is imported where it is used."""
 
+import os
+import shutil
 import signal
 
 import pytest
@@ -94,3 +96,37 @@ def lived_in(network, images):
             norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.95, 1.05))
     network.eval()
     return network
+
+
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A real headless Chromium, driven by selenium; skipped where there is none, failed in CI."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        reason = "no Chromium here (apt-get install chromium chromium-driver)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason + ": CI must run this test")
+        pytest.skip(reason)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in CHROMIUM_FLAGS + ("--user-data-dir={}".format(tmp_path_factory.mktemp("chromium")),):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()

@@ -125,12 +125,12 @@ def test_a_split_that_does_not_exist_leaves_nothing(tmp_path):
 
 
 @pytest.mark.browser
-def test_the_page_opens_in_a_real_browser_without_errors(run, chromium):
+def test_the_page_opens_in_a_real_browser_without_errors(run, browser):
     folder, report, _ = run
-    chromium.get((folder / "report.html").as_uri())
-    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
+    browser.get((folder / "report.html").as_uri())
+    assert browser.get_log("browser") == []
     for row in report["rows"]:
-        assert row["setup"] in chromium.page_source
-    pictures = chromium.find_elements("css selector", "figure svg")
+        assert row["setup"] in browser.page_source
+    pictures = browser.find_elements("css selector", "figure svg")
     assert len(pictures) >= 5
     assert all(picture.size["width"] > 100 and picture.size["height"] > 50 for picture in pictures)
