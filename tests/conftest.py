@@ -124,7 +124,7 @@ def browser(tmp_path_factory):
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in CHROMIUM_FLAGS + ("--user-data-dir={}".format(tmp_path_factory.mktemp("chromium")),):
+    for flag in (*CHROMIUM_FLAGS, "--user-data-dir={}".format(tmp_path_factory.mktemp("chromium"))):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver))
