@@ -83,6 +83,8 @@ def lived_in(network, images):
         for module in network.modules():
             # Training leaves the last scale of a residual branch small: a block adds little to what it is given.
             last = getattr(module, "bn3", getattr(module, "bn2", None))
+            if hasattr(module, "f") and hasattr(module.f, "c"):  # RegNet's blocks
+                last = module.f.c[1]
             if last is not None:
                 last.weight.uniform_(0.1, 0.3)
         network.eval()
