@@ -17,7 +17,7 @@ from typing import Any
 from bottlekit.build import cpu, rtx
 from bottlekit.build.cache import cached_engine, key_for
 from bottlekit.build.check import require_clean
-from bottlekit.build.job import Compiled, Job, max_batch_for, workspace_for
+from bottlekit.build.job import CalibrationSource, Compiled, Job, calibration_for, max_batch_for, workspace_for
 from bottlekit.build.precision import precision_for
 from bottlekit.device.bundle import PARTS, Bundle
 from bottlekit.device.engine import Engine, sidecar_document, sidecar_path
@@ -55,12 +55,13 @@ def build_bundle(
     progress: Callable[[Step], None] | None = None,
     command: str = "",
     workspace_mib: int | None = None,
+    calibration: CalibrationSource | None = None,
 ) -> list[Engine]:
     """Build engines of a bundle for a target into `out_dir`; those that are there already are kept.
 
     `parts` None builds every part that the bundle has; `precision` None takes the target's first;
     `force` builds again what could be kept. `command` goes into the sidecars. `workspace_mib` is the most scratch
-    memory that the compiler may plan with, None for the target's.
+    memory that the compiler may plan with, None for the target's; `calibration` where INT8's images come from.
 
     Raises:
         TargetError: this machine cannot build for the target.
@@ -69,7 +70,7 @@ def build_bundle(
             left of it.
     """
     require_buildable(target)
-    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch, workspace_mib)
+    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch, workspace_mib, calibration)
     return [_build(job, force, progress or _ignore, command) for job in jobs]
 
 
@@ -81,6 +82,7 @@ def jobs_for(
     precision: str | None,
     max_batch: int | None,
     workspace_mib: int | None = None,
+    calibration: CalibrationSource | None = None,
 ) -> list[Job]:
     """The jobs that `build_bundle` does, in the order of PARTS; UsageError for what cannot be asked."""
     for part in parts or ():
@@ -90,8 +92,8 @@ def jobs_for(
             raise UsageError(f"the bundle {bundle.name} has no {part}; it has: {', '.join(bundle.parts)}")
     wanted = [part for part in bundle.parts if not parts or part in parts]
     chosen, batch = precision_for(target, precision), max_batch_for(bundle, target, max_batch)
-    workspace = workspace_for(target, workspace_mib)
-    return [Job(bundle, part, target, chosen, batch, out_dir, workspace) for part in wanted]
+    workspace, images = workspace_for(target, workspace_mib), calibration_for(chosen, calibration)
+    return [Job(bundle, part, target, chosen, batch, out_dir, workspace, images) for part in wanted]
 
 
 def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str) -> Engine:

@@ -17,11 +17,23 @@ MAX_WORKSPACE_MIB = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationSource:
+    """Where images to calibrate INT8 with come from: a folder, else the training images of the bundle's data set.
+
+    `data_root` is where that data set lies, if it is read from files.
+    """
+
+    folder: Path | None = None
+    data_root: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
     """One part of a bundle, to be compiled for a target.
 
     `max_batch` is the largest batch the engine shall take; None where the compiler does not ask for one.
-    `workspace_mib` is the most scratch memory the compiler may plan with; None takes the target's.
+    `workspace_mib` is the most scratch memory the compiler may plan with; None takes the target's. `calibration`
+    is there for INT8 alone.
     """
 
     bundle: Bundle
@@ -31,6 +43,7 @@ class Job:
     max_batch: int | None
     folder: Path
     workspace_mib: int | None = None
+    calibration: CalibrationSource | None = None
 
     @property
     def workspace_bytes(self) -> int:
@@ -76,6 +89,16 @@ def workspace_for(target: TargetSpec, asked: int | None) -> int | None:
     if not 1 <= asked <= MAX_WORKSPACE_MIB:
         raise UsageError(f"--workspace-mb must be from 1 to {MAX_WORKSPACE_MIB}, not {asked}")
     return asked
+
+
+def calibration_for(precision: Precision, asked: CalibrationSource | None) -> CalibrationSource | None:
+    """Where calibration images come from; UsageError if somebody gave some for another precision than INT8."""
+    if precision == "int8":
+        return asked or CalibrationSource()
+    if asked is not None and asked != CalibrationSource():
+        option = "--data-root" if asked.folder is None else "--calibration"
+        raise UsageError(f"{option} is for --precision int8, and this builds {precision}")
+    return None
 
 
 def max_batch_for(bundle: Bundle, target: TargetSpec, asked: int | None) -> int | None:

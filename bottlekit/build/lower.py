@@ -1,43 +1,169 @@
-"""The graph that a compiler is given, where it takes the precision from the graph.
+"""The graph that a compiler is given, where the precision is written into the graph.
 
 ::
 
-    part.onnx (FP32) --fp16--> typed FP16, where the golden outputs allow --compared--> written
+    part.onnx (FP32) --fp16--> typed FP16 as far as the golden outputs allow ----+--compared--> written
+                     --int8--> Q/DQ, calibrated on images of the bundle's data --+
 
-What comes of it goes into the sidecar as `lowered`: the comparison, and which layers stayed FP32.
+What comes of it goes into the sidecar as `lowered`: the comparison, and which layers stayed FP32, or what INT8 was
+calibrated on and how it changes the accuracy.
 """
 
 from __future__ import annotations
 
+import functools
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bottlekit.build.job import Job
-from bottlekit.device.golden import golden_input
+from bottlekit.build.check import require_clean
+from bottlekit.build.job import CalibrationSource, Job
+from bottlekit.device.bundle import Bundle
+from bottlekit.device.golden import compare_with_golden, golden_input, tolerance_from_name
+from bottlekit.errors import BottlekitError, EngineError, UsageError
 
-# Changes whenever the same graph is lowered to something else than before.
+if TYPE_CHECKING:
+    import onnx
+
+    from bottlekit.export.calibration import Calibration
+    from bottlekit.export.fall_back import Lowered
+
+# These change whenever the same graph is lowered to something else than before.
 FP16_LOWERING = "fp16 1"
+INT8_LOWERING = "int8 1"
+WITHOUT_GEMM = "convolutions 1"
 
 
 def lowering_key(job: Job) -> dict[str, Any]:
-    """What of the lowering decides what comes out, for the key of an engine."""
-    return {"lowering": FP16_LOWERING if job.precision == "fp16" else None}
+    """What of the lowering decides what comes out, for the key of an engine.
 
-
-def lower_onnx(job: Job, path: Path) -> dict[str, Any]:
-    """Write the FP16-typed graph of `job` to `path`, and tell how it compares and which layers stayed FP32.
-
-    EngineError if the graph cannot be typed, or gives NaN or infinity in FP32 already.
+    UsageError or DataError if there is nothing to calibrate INT8 with.
     """
+    steps = [] if job.target.abilities.fp32_gemm else [WITHOUT_GEMM]
+    if job.precision == "fp16":
+        steps.append(FP16_LOWERING)
+    if job.precision == "int8":
+        steps.append(f"{INT8_LOWERING}, onnxruntime {metadata.version('onnxruntime')}")
+    key: dict[str, Any] = {"lowering": "; ".join(steps) or None}
+    return {**key, "calibration": _calibration_of(job).to_dict()} if job.precision == "int8" else key
+
+
+def lower_onnx(job: Job, folder: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The graph to compile for `job`, and what to tell in the sidecar of how it compares with the FP32 one.
+
+    It is written into `folder`, unless it is the bundle's own; then there is nothing to compare.
+    EngineError if the graph cannot be lowered, or its outputs are too far from the golden ones.
+    """
+    if job.precision == "fp32" and job.target.abilities.fp32_gemm:
+        return job.onnx_path, None
     # Here, because FP32 plans do not need onnx.
     import onnx
 
+    if job.precision == "int8":
+        model, told = lower_int8(job)
+    elif job.precision == "fp16":
+        lowered = lower_fp16(job)
+        model, told = lowered.model, lowered.to_dict()
+    else:
+        model = _graph(job)
+        told = {"what": f"{_name(job)} without matrix products", **_compared(job, model, "fp32")}
+    path = folder / f"{job.part}.{job.precision}.onnx"
+    onnx.save(model, str(path))
+    require_clean(job, path)
+    return path, told
+
+
+def lower_fp16(job: Job) -> Lowered:
+    """The graph of `job` in FP16, and which of its layers stay FP32."""
     from bottlekit.export.fall_back import lowered_model
 
-    batch = None if job.bundle.dynamic_batch else 1
-    name = f"{job.part} of {job.bundle.name}"
     bits = job.bundle.codec.bits if job.part == "head" else None
     inputs = golden_input(job.bundle, job.part)
-    lowered = lowered_model(onnx.load(str(job.onnx_path)), inputs, batch, name, bits)
-    onnx.save(lowered.model, str(path))
-    return lowered.to_dict()
+    return lowered_model(_graph(job), inputs, _batch(job.bundle), _name(job), bits)
+
+
+def lower_int8(job: Job) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph of `job` with INT8 written into it, and how it compares with the bundle's golden outputs."""
+    import onnx
+
+    from bottlekit.export.accuracy import decoded_features
+    from bottlekit.export.int8 import int8_model
+    from bottlekit.export.sessions import function_from_model
+
+    calibration = _calibration_of(job)
+    samples = calibration.images
+    if job.part == "tail":
+        head = function_from_model(onnx.load(job.bundle.onnx_path("head")), _batch(job.bundle))
+        samples = decoded_features(job.bundle, head(samples))
+    model = int8_model(_graph(job), samples)
+    try:
+        compared = _compared(job, model, "int8")
+    except EngineError as error:
+        raise EngineError(
+            f"INT8, calibrated on {calibration.source}, changes too much: {error}; calibrate with images like "
+            f"those to classify (--calibration FOLDER), or build with --precision {job.target.precisions[0]}"
+        ) from error
+    told = {"what": f"{_name(job)} in INT8", **compared, "calibration": calibration.to_dict()}
+    return model, {**told, "accuracy": _accuracy(job, model)}
+
+
+def _graph(job: Job) -> onnx.ModelProto:
+    """The FP32 graph to start from: the bundle's, in operators that the target's compiler has in FP32."""
+    import onnx
+
+    model = onnx.load(str(job.onnx_path))
+    if job.target.abilities.fp32_gemm:
+        return model
+    from bottlekit.export.products import without_gemm
+
+    return without_gemm(model)
+
+
+def _compared(job: Job, model: onnx.ModelProto, precision: str) -> dict[str, Any]:
+    """The comparison of a lowered graph with the bundle's golden outputs; EngineError if they differ too much."""
+    from bottlekit.export.sessions import ModelRunner
+
+    with ModelRunner(model) as runner:
+        report = compare_with_golden(runner, job.bundle, job.part, tolerance_from_name(precision))
+    return {**report, "passed": True}
+
+
+def _calibration_of(job: Job) -> Calibration:
+    return _calibration(job.bundle, job.calibration or CalibrationSource())
+
+
+@functools.lru_cache(maxsize=1)
+def _calibration(bundle: Bundle, source: CalibrationSource) -> Calibration:
+    """The images, read once for all parts of a bundle."""
+    from bottlekit.export.calibration import calibration_from_dataset, calibration_from_folder, dataset_of_bundle
+
+    if source.folder is not None:
+        return calibration_from_folder(bundle, source.folder)
+    try:
+        return calibration_from_dataset(bundle, dataset_of_bundle(bundle, source.data_root))
+    except UsageError as error:
+        raise UsageError(f"{error}; INT8 needs images to calibrate with: --calibration FOLDER") from error
+
+
+def _accuracy(job: Job, model: onnx.ModelProto) -> dict[str, Any]:
+    """Top-1 on held-out images before and after, or why it was not measured."""
+    from bottlekit.export.calibration import dataset_of_bundle, held_out_of_bundle
+
+    if job.bundle.manifest["accuracy"] is None:
+        return {"measured": False, "why_not": "nobody trained the bottleneck"}
+    source = job.calibration or CalibrationSource()
+    try:
+        images = held_out_of_bundle(job.bundle, dataset_of_bundle(job.bundle, source.data_root))
+    except BottlekitError as error:
+        return {"measured": False, "why_not": str(error)}
+    from bottlekit.export.accuracy import accuracy_of
+
+    return accuracy_of(job.bundle, job.part, model, "int8", images)
+
+
+def _batch(bundle: Bundle) -> int | None:
+    return None if bundle.dynamic_batch else 1
+
+
+def _name(job: Job) -> str:
+    return f"{job.part} of {job.bundle.name}"

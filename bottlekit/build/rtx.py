@@ -1,8 +1,8 @@
-"""Plans for RTX PCs: lowered to FP16 types, checked, and compiled ahead of time by TensorRT-RTX, with no GPU.
+"""Plans for RTX PCs: lowered to FP16 types or INT8, and compiled ahead of time by TensorRT-RTX, with no GPU.
 
 ::
 
-    part.onnx (FP32) --lower_onnx--> FP16-typed ONNX, compared with the FP32 graph
+    part.onnx (FP32) --lower_onnx--> typed or quantised ONNX, compared with the FP32 graph
                                            |
                                            +--TensorRT-RTX parser, builder--> plan for one compute capability
 
@@ -44,10 +44,7 @@ def compile_engine(job: Job, path: Path) -> Compiled:
     not know the target's GPU.
     """
     with tempfile.TemporaryDirectory(prefix="bottlekit-") as folder:
-        onnx_path, lowered = job.onnx_path, None
-        if job.precision == "fp16":
-            onnx_path = Path(folder) / f"{job.part}.fp16.onnx"
-            lowered = lower_onnx(job, onnx_path)
+        onnx_path, lowered = lower_onnx(job, Path(folder))
         options = PlanOptions(job.workspace_bytes, job.target.sm, profiles_of(job))
         plan = plan_from_onnx(import_tensorrt("tensorrt_rtx"), onnx_path.read_bytes(), options, str(job.onnx_path))
     path.write_bytes(plan.content)

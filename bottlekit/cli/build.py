@@ -25,11 +25,21 @@ def build(
         typer.Option("--part", help="head, tail, full or baseline; may be given again. Without it, all of them."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp16 or fp32; without it, what suits the target best.")
+        str | None, typer.Option(help="fp16, fp32 or int8; without it, what suits the target best.")
     ] = None,
     max_batch: Annotated[
         int | None,
         typer.Option(help="The most images at once, where the target sets a limit (TensorRT).", show_default="8"),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="For int8: a folder of images like those to classify. Without it, the training images of the "
+            "bundle's data set."
+        ),
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="For int8: where that data set lies, if it is read from files.")
     ] = None,
     workspace_mb: Annotated[
         int | None,
@@ -56,17 +66,19 @@ def build(
     """
     from bottlekit.build.build import build_bundle, jobs_for
     from bottlekit.build.check import check_jobs
+    from bottlekit.build.job import CalibrationSource
     from bottlekit.build.precision import advice_for, precision_for
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.targets.loader import target_from_name
 
     set_quiet(quiet)
     spec = target_from_name(target)
+    images = CalibrationSource(calibration, data_root)
     if check_only:
         jobs = [
             job
             for one in fleet_from_path(str(bundle))
-            for job in jobs_for(one, spec, out, part, precision, max_batch, workspace_mb)
+            for job in jobs_for(one, spec, out, part, precision, max_batch, workspace_mb, images)
         ]
         _report_check(check_jobs(jobs), spec.name, as_json)
         return
@@ -81,9 +93,7 @@ def build(
             steps.append(step)
 
     for one in fleet_from_path(str(bundle)):
-        build_bundle(
-            one, spec, out, part, precision, max_batch, force, watch, command_line(), workspace_mib=workspace_mb
-        )
+        build_bundle(one, spec, out, part, precision, max_batch, force, watch, command_line(), workspace_mb, images)
     emit({"engines": [_row(step) for step in steps]}, lambda: _print_table(steps), as_json)
 
 
@@ -114,8 +124,9 @@ def _words(step: Step) -> str:
     if step.state == "cached":
         return f"{what}: nothing changed, kept {step.engine.path}"
     built = f"{what}: built in {step.engine.sidecar['build_ms']:.0f} ms, {_compared(step.engine.sidecar)}"
-    kept = _kept_fp32(step.engine.sidecar.get("lowered") or {})
-    return f"{built}\n{what}: {kept}" if kept else built
+    lowered = step.engine.sidecar.get("lowered") or {}
+    told = [words for words in (_kept_fp32(lowered), _calibrated(lowered)) if words]
+    return "\n".join([built, *(f"{what}: {words}" for words in told)])
 
 
 def _kept_fp32(lowered: dict[str, Any]) -> str | None:
@@ -126,6 +137,21 @@ def _kept_fp32(lowered: dict[str, Any]) -> str | None:
     if len(layers) == lowered["layers"]:
         return f"no layer survives FP16, so all {len(layers)} stay FP32, as with --precision fp32"
     return f"{len(layers)} of {lowered['layers']} layers stay FP32, FP16 would break them: {', '.join(layers)}"
+
+
+def _calibrated(lowered: dict[str, Any]) -> str | None:
+    """What INT8 was calibrated on and what it costs, for people; None for other precisions."""
+    if "calibration" not in lowered:
+        return None
+    images = lowered["calibration"]
+    words = f"INT8, calibrated on {images['images']} images ({images['source']})"
+    accuracy = lowered["accuracy"]
+    if not accuracy["measured"]:
+        return f"{words}; accuracy not measured: {accuracy['why_not']}"
+    return (
+        f"{words}; accuracy {accuracy['int8']:.1%}, {accuracy['fp32']:.1%} in FP32 "
+        f"({accuracy['images']} held-out images of {accuracy['data']})"
+    )
 
 
 def _compared(sidecar: dict[str, Any]) -> str:

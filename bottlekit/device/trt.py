@@ -118,7 +118,8 @@ class PlanOptions(NamedTuple):
     `sm` the compute capability ("8.9") where the compiler can be told, None for this machine's own GPU;
     `profiles` the range of shapes of each input with free sizes; `workspace_bytes` the most scratch memory;
     `precision` "typed" takes the types that are in the ONNX (FP32 is then no TF32), "fp16" and "fp32" are flags of
-    the builder up to TensorRT 10, and `fp32_layers` names ONNX nodes that stay FP32 under the FP16 flag;
+    the builder up to TensorRT 10, and `fp32_layers` names ONNX nodes that stay FP32 under the FP16 flag; "int8"
+    lets such a builder take the INT8 that is written into the ONNX as QuantizeLinear and DequantizeLinear;
     `timing_cache` is what an earlier build measured, b"" for nothing.
     """
 
@@ -210,8 +211,11 @@ def _set_precision(trt: Any, config: Any, network: Any, options: PlanOptions) ->
         )
     if options.precision == "fp32":
         return
+    if options.precision == "int8":
+        config.set_flag(trt.BuilderFlag.INT8)
+        return
     if options.precision != "fp16":
-        raise UnknownNameError("precision", options.precision, ("typed", "fp32", "fp16"))
+        raise UnknownNameError("precision", options.precision, ("typed", "fp32", "fp16", "int8"))
     config.set_flag(trt.BuilderFlag.FP16)
     if options.fp32_layers:
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)

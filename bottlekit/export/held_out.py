@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from bottlekit.errors import BottlekitError, DataError
 from bottlekit.export.sessions import Array
 from bottlekit.models.checkpoint import Checkpoint
 from bottlekit.specs import Preprocessing, to_dict
-from bottlekit.training.data import dataset_from_name
+from bottlekit.training.data import DataSet, dataset_from_name
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -80,20 +80,32 @@ def held_out_from_checkpoint(
             raise
         say(f"no held-out images, so random inputs are used and nothing is measured again: {error}")
         return None
-    if tuple(data.classes) != checkpoint.classes:
-        raise DataError(
-            f"the data set {data.name} has the classes {_some(data.classes)}, and the checkpoint "
-            f"{_some(checkpoint.classes)}; give the data it was trained on with --data-root"
-        )
+    return held_out_from_dataset(data, checkpoint.classes, checkpoint.preprocessing, limit)
+
+
+def held_out_from_dataset(
+    data: DataSet, classes: Sequence[str], preprocessing: Preprocessing, limit: int | None
+) -> HeldOut:
+    """At most `limit` held-out images of a data set; DataError if it has other classes than the network."""
+    check_classes(data, classes)
     indices = data.val_indices(len(data.val) if limit is None else limit)
     return HeldOut(
         name=data.name.partition(":")[0],
         labels=[int(data.val.labels[index]) for index in indices],
         image=lambda place: data.image_uint8(indices[place]),
-        preprocessing=checkpoint.preprocessing,
+        preprocessing=preprocessing,
     )
 
 
-def _some(names: list[str] | tuple[str, ...]) -> str:
+def check_classes(data: DataSet, classes: Sequence[str]) -> None:
+    """Raise DataError if a data set has other classes than a network."""
+    if tuple(data.classes) != tuple(classes):
+        raise DataError(
+            f"the data set {data.name} has the classes {_some(data.classes)}, and the network "
+            f"{_some(classes)}; give the data it was trained on with --data-root"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{shown}, ... ({len(names)})" if len(names) > 3 else shown

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bottlekit.device.ort_runner import OnnxRuntimeRunner, import_onnxruntime, one_line, session_options
+from bottlekit.device.runner import Runner, TensorInfo
 from bottlekit.errors import EngineError
 
 if TYPE_CHECKING:
@@ -63,6 +64,31 @@ def function_from_model(model: onnx.ModelProto, batch: int | None, optimised: bo
         return output
 
     return run if batch is None else in_batches(run, batch)
+
+
+class ModelRunner(Runner):
+    """A graph in memory on ONNX Runtime without optimisations: every node runs as it is written."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__(f"the graph '{model.graph.name}'")
+        self._model = model
+        self._session: Any = None
+
+    def _activate(self) -> tuple[list[TensorInfo], list[TensorInfo]]:
+        self._session = session_from_model(self._model, optimised=False)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        return [_float_tensor(node) for node in inputs], [_float_tensor(node) for node in outputs]
+
+    def _deactivate(self) -> None:
+        self._session = None
+
+    def _infer(self, feeds: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        return dict(zip([info.name for info in self._outputs], self._session.run(None, feeds), strict=True))
+
+
+def _float_tensor(node: Any) -> TensorInfo:
+    """An FP32 input or output of a session; sizes with a name are free."""
+    return TensorInfo(node.name, tuple(size if isinstance(size, int) else None for size in node.shape), np.float32)
 
 
 def in_batches(function: Function, batch: int) -> Function:

@@ -45,11 +45,15 @@ class Peak:
 
 @dataclasses.dataclass(frozen=True)
 class Abilities:
-    """What arithmetic the machine has: each of fp16 and int8 is none, slow or native."""
+    """What arithmetic the machine has: each of fp16 and int8 is none, slow or native.
+
+    `fp32_gemm` is false where the compiler refuses matrix products in FP32.
+    """
 
     fp16: str
     int8: str
     dla: bool
+    fp32_gemm: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +69,11 @@ class TargetSpec:
     """A kind of machine.
 
     `kind` is what compiles and runs its engines, `built` where (see BUILT). `sm` is the GPU's compute
-    capability, `tensorrt` the newest TensorRT that knows it. Of what reads its graphs: `opset` the newest ONNX
-    opset, `parser` the TensorRT whose parser it is ("8.2"; TensorRT-RTX counts for itself and has that of 11),
-    `uint8_edges` whether inputs and outputs may be UINT8. The first of `precisions` is the one built when none
-    is asked for.
+    capability, `tensorrt` the newest TensorRT that knows it, `accepts` how the versions begin that may build for
+    it on the device ("8.2", or "10" for all of them), the usual one first. Of what reads its graphs: `opset` the
+    newest ONNX opset, `parser` the TensorRT whose parser it is ("8.2"; TensorRT-RTX counts for itself and has that
+    of 11), `uint8_edges` whether inputs and outputs may be UINT8. The first of `precisions` is the one built when
+    none is asked for.
     """
 
     name: str
@@ -82,6 +87,7 @@ class TargetSpec:
     sm: str | None = None
     tensorrt: str | None = None
     cuda: str | None = None
+    accepts: tuple[str, ...] = ()
     parser: str | None = None
     uint8_edges: bool | None = None
     workspace_mib: int | None = None
@@ -102,6 +108,8 @@ class TargetSpec:
             for field in ("sm", "tensorrt", "cuda", "parser", "uint8_edges", "workspace_mib"):
                 _check(getattr(self, field) is not None, self, f"no {field}")
             _check(bool(re.fullmatch(r"\d+\.\d", self.sm or "")), self, f"sm is {self.sm!r}, not like 8.9")
+            needs_versions = self.kind == "tensorrt"
+            _check(bool(self.accepts) == needs_versions, self, f"accepts is {self.accepts!r} for {self.kind}")
             good_parser = bool(re.fullmatch(r"\d+\.\d+", self.parser or ""))
             _check(good_parser, self, f"parser is {self.parser!r}, not like 8.2")
 
@@ -147,6 +155,7 @@ def target_from_toml(text: str, where: str) -> TargetSpec:
         parts["abilities"] = Abilities(**values["abilities"])
         parts["precisions"] = tuple(values["precisions"])
         parts["notes"] = tuple(values.get("notes", ()))
+        parts["accepts"] = tuple(values.get("accepts", ()))
         parts["peaks"] = tuple(Peak(**peak) for peak in values.get("peaks", ()))
         if "memory" in values:
             parts["memory"] = Memory(**values["memory"])

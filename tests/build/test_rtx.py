@@ -63,6 +63,23 @@ def test_a_plan_was_not_compared_and_does_not_run_here(
         runner_from_engine(engine).__enter__()
 
 
+@pytest.mark.parametrize("name", ["rtx-turing", "rtx-ampere", "rtx-ada", "rtx-blackwell"])
+def test_int8_compiles_for_every_gpu(small_bundle: Bundle, tmp_path: Path, name: str) -> None:
+    for engine in build_bundle(small_bundle, target_from_name(name), tmp_path, ["head", "tail"], "int8"):
+        assert engine.precision == "int8"
+        # A byte for each weight; the head is so small that its kernels weigh more.
+        if engine.part == "tail":
+            assert engine.sidecar["engine_bytes"] < 0.36 * Path(small_bundle.onnx_path("tail")).stat().st_size
+        assert engine.sidecar["lowered"]["calibration"] == engine.sidecar["key"]["calibration"]
+        assert any("Engine generation completed" in line for line in engine.sidecar["log"])
+
+
+def test_fp32_compiles_where_matrix_products_do_not(small_bundle: Bundle, tmp_path: Path) -> None:
+    (engine,) = build_bundle(small_bundle, target_from_name("rtx-turing"), tmp_path, ["tail"], "fp32")
+    assert engine.sidecar["key"]["lowering"] == "convolutions 1"
+    assert engine.sidecar["lowered"]["top1_agreement"] == 1
+
+
 def test_each_gpu_gets_its_own_plan(tiny_bundle: Tiny, tmp_path: Path) -> None:
     bundle = tiny_bundle()
     plans = [

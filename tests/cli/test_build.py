@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from bottlekit.cli import common
+from bottlekit.cli.build import _calibrated
 from bottlekit.cli.main import app
 from bottlekit.device.engine import Engine
 from bottlekit.device.files import sha256_of_file
@@ -122,6 +124,35 @@ def multiply(model: onnx.ModelProto, name: str, factor: float) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * np.float32(factor), name))
 
 
+@needs_rtx
+def test_int8_tells_what_it_was_calibrated_on(build: Run, tmp_path: Path) -> None:
+    images = tmp_path / "photographs"
+    images.mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{number}.png")
+    arguments = (FLEET / "rb1", "-t", "rtx-ada", "--precision", "int8", "--part", "tail", "--calibration", images)
+    code, out, err = build(*arguments, "--json")
+    assert code == 0
+    assert err.splitlines()[-1] == (
+        "tiny-rb1 tail for rtx-ada: INT8, calibrated on 4 images (folder photographs); "
+        "accuracy not measured: tiny-rb1 was exported without a data set"
+    )
+    assert json.loads(out)["engines"][0]["lowered"]["calibration"]["images"] == 4
+    assert json.loads(build(*arguments, "--json")[1])["engines"][0]["cached"] is True
+
+
+def test_accuracy_is_told_where_it_was_measured() -> None:
+    lowered = {
+        "calibration": {"images": 128, "source": "digits, training images"},
+        "accuracy": {"measured": True, "data": "digits", "images": 360, "fp32": 0.9278, "int8": 0.925},
+    }
+    assert _calibrated(lowered) == (
+        "INT8, calibrated on 128 images (digits, training images); "
+        "accuracy 92.5%, 92.8% in FP32 (360 held-out images of digits)"
+    )
+
+
 def test_what_runs_slowly_on_a_machine_is_told(build: Run) -> None:
     words = "FP16 runs at 1/64 of FP32's rate on gtx1080ti"
     assert build(FLEET, "-t", "gtx1080ti", "--precision", "fp16")[2].startswith(words)
@@ -179,6 +210,22 @@ def changed_bundle(folder: Path, part: str, change: Callable[[onnx.ModelProto], 
     [
         ((FLEET, "-t", "tx2", "--check-only", "--precision", "int8"), 2, "--precision int8 is not for tx2"),
         ((FLEET, "-t", "tx2", "--check-only", "--workspace-mb", "0"), 2, "--workspace-mb must be from 1 to"),
+        (
+            (FLEET, "-t", "tx2", "--precision", "int8"),
+            2,
+            "its GPU has no INT8 instructions (SM 6.2); use --precision",
+        ),
+        ((FLEET, "-t", "rtx-ada", "--precision", "int8"), 2, "INT8 needs images to calibrate with: --calibration"),
+        (
+            (FLEET, "-t", "rtx-ada", "--precision", "int8", "--calibration", "nowhere"),
+            1,
+            "nowhere does not exist; --calibration takes a folder of images",
+        ),
+        (
+            (FLEET, "-t", "rtx-ada", "--calibration", "."),
+            2,
+            "--calibration is for --precision int8, and this builds fp16",
+        ),
         ((FLEET, "-t", "cpu", "--workspace-mb", "64"), 2, "--workspace-mb is not for cpu"),
         ((FLEET, "-t", "tx2"), 1, "cannot build for tx2 on this machine: it needs TensorRT 8.2 on the device"),
         ((FLEET, "-t", "gtx1080ti"), 1, "it needs TensorRT 8.6 on the device"),

@@ -166,6 +166,25 @@ def test_an_fp16_engine_that_is_off_everywhere_is_refused(bundle):
         compare(bundle, "head", lambda outputs: outputs * np.float32(1.02), judged_as="fp16")
 
 
+def test_what_int8_rounds_is_too_much_for_fp16_and_passes_as_int8(bundle):
+    def rounded(outputs):
+        step = np.abs(outputs).max() / np.float32(20)
+        return np.round(outputs / step) * step
+
+    for part in ("head", "full"):
+        with pytest.raises(EngineError):
+            compare(bundle, part, rounded, judged_as="fp16")
+        report = compare(bundle, part, rounded, judged_as="int8")
+        assert report["judged_as"] == "int8"
+        assert 0 < report["mean_abs"] < report["mean_tolerance"]
+
+
+@pytest.mark.parametrize(("part", "factor"), [("head", 1.15), ("tail", 0.85), ("full", -1)])
+def test_an_int8_engine_that_is_off_everywhere_is_refused(bundle, part, factor):
+    with pytest.raises(EngineError, match="golden"):
+        compare(bundle, part, lambda outputs: outputs * np.float32(factor), judged_as="int8")
+
+
 def test_an_fp16_engine_that_is_far_off_once_is_refused(bundle):
     def one_logit(outputs):
         outputs[0, 0] += 0.06 * np.abs(outputs).max()

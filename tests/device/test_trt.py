@@ -186,12 +186,16 @@ def test_a_log_that_is_given_gets_what_the_compiler_says(trt):
     assert "Engine built" in heard
 
 
-@pytest.mark.parametrize("precision", ["typed", "fp32", "fp16"])
-def test_fp32_is_never_tf32(trt, precision):
+@pytest.mark.parametrize(
+    ("precision", "flags"), [("typed", []), ("fp32", []), ("fp16", ["FP16", "TF32"]), ("int8", ["INT8"])]
+)
+def test_a_precision_is_flags_and_fp32_is_never_tf32(trt, precision, flags):
     if precision != "typed" and not hasattr(trt.BuilderFlag, "FP16"):
-        pytest.skip("this version takes the precision from the graph")
+        with pytest.raises(TargetError, match="lower the graph to {} first".format(precision)):
+            plan_from_onnx(trt, head(), options(trt, precision=precision), "head.onnx")
+        return
     plan_from_onnx(trt, head(), options(trt, precision=precision), "head.onnx")
-    assert trt.double.builds[-1]["flags"] == (["FP16", "TF32"] if precision == "fp16" else [])
+    assert trt.double.builds[-1]["flags"] == flags
 
 
 @pytest.mark.parametrize("kind", ["damaged", "of another GPU", "of another version"])

@@ -60,6 +60,12 @@ def test_abilities_fit_the_peaks_and_the_default_precision(target: TargetSpec) -
     assert (target.precisions[0] == "fp16") == (target.abilities.fp16 == "native")
 
 
+def test_int8_is_built_where_a_gpu_has_it(target: TargetSpec) -> None:
+    has_it = target.abilities.int8 == "native" and target.kind != "onnxruntime"
+    assert ("int8" in target.precisions) == has_it
+    assert has_it == (target.name not in ("cpu", "tx2"))
+
+
 def test_where_a_target_is_built_follows_from_its_compiler(target: TargetSpec) -> None:
     expected = {"onnxruntime": "here", "tensorrt_rtx": "ahead of time", "tensorrt": "on the device"}
     assert target.built == expected[target.kind]
@@ -68,7 +74,8 @@ def test_where_a_target_is_built_follows_from_its_compiler(target: TargetSpec) -
 @pytest.mark.parametrize(("name", "sm"), RTX.items())
 def test_the_rtx_family_has_its_compute_capabilities(name: str, sm: str) -> None:
     target = target_from_name(name)
-    assert (target.kind, target.sm, target.precisions) == ("tensorrt_rtx", sm, ("fp16", "fp32"))
+    assert (target.kind, target.sm, target.precisions) == ("tensorrt_rtx", sm, ("fp16", "fp32", "int8"))
+    assert target.abilities.fp32_gemm == (name != "rtx-turing")
 
 
 def test_the_machines_of_the_papers_have_their_facts() -> None:
@@ -93,6 +100,16 @@ def test_the_parser_is_that_of_the_newest_tensorrt(target: TargetSpec) -> None:
     )
     assert version[: len(expected)] == expected
     assert target.uint8_edges == (version >= (8, 5))
+
+
+def test_the_newest_tensorrt_is_one_that_is_accepted(target: TargetSpec) -> None:
+    if target.kind != "tensorrt":
+        assert target.accepts == ()
+        return
+    newest = (target.tensorrt or "").removeprefix("TensorRT ")
+    assert (newest + ".").startswith(target.accepts[0] + ".")
+    # TensorRT 10 does not know Pascal any more.
+    assert (target.accepts[0].startswith("8.")) == (float(target.sm or 0) < 7)
 
 
 def test_targets_come_in_the_order_of_ease() -> None:
@@ -129,8 +146,10 @@ BROKEN = [
     (GOOD.replace('parser = "11.0"', ""), "no parser"),
     (GOOD.replace('parser = "11.0"', 'parser = "11"'), "parser is '11', not like 8.2"),
     (GOOD.replace("uint8_edges = true", ""), "no uint8_edges"),
-    (GOOD.replace('["fp16", "fp32"]', "[]"), "no precisions"),
-    (GOOD.replace('["fp16", "fp32"]', '["fp8"]'), "precisions are"),
+    (GOOD.replace("opset = 25", 'opset = 25\naccepts = ["11"]'), "accepts is .* for tensorrt_rtx"),
+    (GOOD.replace('kind = "tensorrt_rtx"', 'kind = "tensorrt"'), "accepts is .* for tensorrt"),
+    (GOOD.replace('["fp16", "fp32", "int8"]', "[]"), "no precisions"),
+    (GOOD.replace('["fp16", "fp32", "int8"]', '["fp8"]'), "precisions are"),
     (GOOD.replace('fp16 = "native"', 'fp16 = "fast"'), "an ability is 'fast'"),
     (GOOD.replace('fp16 = "native"', 'fp16 = "none"'), "it has no fp16 to build for"),
     (GOOD.replace("opset = 25", ""), "opset"),
