@@ -41,6 +41,7 @@ FLAGS = ("BuilderFlag", "FP16")
 NAMED = ("ICudaEngine", "num_io_tensors")
 PROBED = {
     ("BuilderFlag", "FP16"): (FLAGS, True),
+    ("BuilderFlag", "INT8"): (FLAGS, True),
     ("BuilderFlag", "OBEY_PRECISION_CONSTRAINTS"): (FLAGS, True),
     ("ILayer", "precision"): (FLAGS, True),
     ("ILayer", "set_output_type"): (FLAGS, True),
