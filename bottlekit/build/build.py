@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bottlekit.build import cpu, rtx
+from bottlekit.build import cpu, rtx, tensorrt
 from bottlekit.build.cache import cached_engine, key_for
 from bottlekit.build.check import require_clean
 from bottlekit.build.job import CalibrationSource, Compiled, Job, calibration_for, max_batch_for, workspace_for
@@ -27,7 +27,7 @@ from bottlekit.targets.availability import require_buildable
 from bottlekit.targets.loader import TargetSpec
 
 # What builds each kind of engine; every one of them has `key_of(job)` and `compile_engine(job, path)`.
-COMPILERS: dict[str, ModuleType] = {"onnxruntime": cpu, "tensorrt_rtx": rtx}
+COMPILERS: dict[str, ModuleType] = {"onnxruntime": cpu, "tensorrt_rtx": rtx, "tensorrt": tensorrt}
 
 
 @dataclasses.dataclass(frozen=True)

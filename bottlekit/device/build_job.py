@@ -27,7 +27,7 @@ from .trt import PlanOptions, Profile
 FORMAT = "bottlekit-build-job"
 VERSION = 1
 # What a builder can be told; "typed" takes the types that are in the graph.
-PRECISIONS = ("typed", "fp32", "fp16")
+PRECISIONS = ("typed", "fp32", "fp16", "int8")
 
 _MAX_WORKSPACE_BYTES = 1 << 50
 _MAX_SIZE = 1 << 31
@@ -121,13 +121,12 @@ class BuildJob:
 
 
 def compile_key(options: PlanOptions) -> Dict[str, Any]:
-    """The part of an engine's key that the compiler's settings decide."""
+    """The part of an engine's key that the compiler's settings decide; which layers stay FP32, the graph does."""
     return {
         "workspace_bytes": options.workspace_bytes,
         "profiles": {
             name: [list(shape) for shape in profile] for name, profile in (options.profiles or {}).items()
         },
-        "fp32_layers": list(options.fp32_layers),
     }
 
 
@@ -173,7 +172,9 @@ def job_document(
         "part": part,
         "target": target,
         "kind": kind,
-        "compile": dict(compile_key(options), precision=options.precision),
+        "compile": dict(
+            compile_key(options), precision=options.precision, fp32_layers=list(options.fp32_layers)
+        ),
         "tolerance": tolerance,
         "expects": {"tensorrt": expects_tensorrt, "sm": expects_sm},
         "key": key or {},

@@ -31,6 +31,7 @@ _LINE = re.compile(r"\[[\d/:-]+\] \[([VIWEF])\] ?(.*)")
 _SEVERITIES = {"V": "VERBOSE", "I": "INFO", "W": "WARNING", "E": "ERROR", "F": "INTERNAL_ERROR"}
 _BUILT = re.compile(r"Engine built in ([\d.]+) sec")
 _VERSION_TIMEOUT_S = 60
+_PRECISIONS = ("typed", "fp32", "fp16", "int8")
 
 
 def trtexec_version(path: str) -> Optional[str]:
@@ -72,8 +73,8 @@ def build_flags(version: str, options: PlanOptions) -> List[str]:
 
 def _precision_flags(version: str, options: PlanOptions) -> List[str]:
     numbers = _numbers(version)
-    if options.precision not in ("typed", "fp32", "fp16"):
-        raise UnknownNameError("precision", options.precision, ("typed", "fp32", "fp16"))
+    if options.precision not in _PRECISIONS:
+        raise UnknownNameError("precision", options.precision, _PRECISIONS)
     if options.precision != "typed" and numbers >= (11,):
         raise TargetError(
             "trtexec {} takes the precision from the graph, not from a flag; lower the graph to {} first".format(
@@ -82,7 +83,8 @@ def _precision_flags(version: str, options: PlanOptions) -> List[str]:
         )
     if options.precision != "fp16":
         typed = options.precision == "typed" and (9,) <= numbers < (11,)
-        return ["--noTF32"] + (["--stronglyTyped"] if typed else [])
+        more = ["--stronglyTyped"] if typed else ["--int8"] if options.precision == "int8" else []
+        return ["--noTF32"] + more
     if not options.fp32_layers:
         return ["--fp16"]
     if numbers < (8, 4):

@@ -9,8 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bottlekit.device.machine import compiler_for, require_expected
 from bottlekit.errors import TargetError
-from bottlekit.targets.loader import TargetSpec, all_targets
+from bottlekit.targets.here import machine_here, required_tensorrt
+from bottlekit.targets.loader import TargetSpec
 
 # Python packages that a build needs, and the extra of bottlekit that brings them.
 _BUILD_PACKAGES = {
@@ -20,6 +22,7 @@ _BUILD_PACKAGES = {
         ("onnx", "bottlekit[build]"),
         ("onnxruntime", "bottlekit"),
     ),
+    "tensorrt": (("onnx", "bottlekit[build]"), ("onnxruntime", "bottlekit")),
 }
 
 # Where pip finds TensorRT-RTX; the extra of pyproject.toml names the same.
@@ -51,7 +54,7 @@ class Availability:
 
 
 def availability(target: TargetSpec) -> Availability:
-    """Look at the packages and the GPUs of this machine; nothing heavy is imported."""
+    """Look at the packages and the GPUs of this machine; where there is a GPU, in another process."""
     return Availability(target.name, _compiler(target), _why_not_build(target), _why_not_run(target))
 
 
@@ -76,18 +79,32 @@ def _compiler(target: TargetSpec) -> str | None:
 
 
 def _why_not_build(target: TargetSpec) -> str | None:
-    if target.kind not in _BUILD_PACKAGES:
-        here = [other.name for other in all_targets() if other.kind in _BUILD_PACKAGES]
-        return (
-            f"it needs {target.tensorrt} on the device itself, which this version of bottlekit does not drive; "
-            f"it builds for: {', '.join(here)}"
-        )
     for package, extra in _BUILD_PACKAGES[target.kind]:
         if importlib.util.find_spec(package) is None:
             this = f"{platform.system()} {platform.machine()}"
             if package == "tensorrt_rtx" and this != _RTX_PLATFORM:
                 return f"TensorRT-RTX comes for {_RTX_PLATFORM}, not for {this}; build there and copy the engines"
             return f"the Python package '{package}' is not installed; type: pip install '{extra}'"
+    if target.kind != "tensorrt":
+        return None
+    why_not = _why_not_this_machine(target)
+    return why_not and (
+        f"it needs {target.tensorrt} on the device itself, and {why_not}; from here, type: bottlekit build BUNDLE "
+        f"--target {target.name} --host USER@DEVICE"
+    )
+
+
+def _why_not_this_machine(target: TargetSpec) -> str | None:
+    """Why this machine is none that engines of a TensorRT target are built and run on."""
+    if not nvidia_gpu_is_here():
+        return "this machine has no NVIDIA GPU"
+    try:
+        facts = machine_here()
+        compiler = compiler_for(facts, target.kind)
+        expected = required_tensorrt(target.accepts, compiler.version) if target.accepts else None
+        require_expected(facts, compiler, target.name, expected, target.sm)
+    except TargetError as error:
+        return str(error)
     return None
 
 
@@ -96,4 +113,4 @@ def _why_not_run(target: TargetSpec) -> str | None:
         return _why_not_build(target)
     if not nvidia_gpu_is_here():
         return f"no GPU on this machine: the engines need one with SM {target.sm}"
-    return "this version of bottlekit does not run TensorRT plans"
+    return _why_not_this_machine(target)

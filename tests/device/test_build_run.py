@@ -108,7 +108,6 @@ def test_the_key_names_everything_that_makes_a_plan_unusable_elsewhere(trt, vers
         "precision": "fp32" if version in FLAGGED else "typed",
         "workspace_bytes": WORKSPACE_BYTES,
         "profiles": {"image": [[1, 3, 8, 8], [1, 3, 8, 8], [MAX_BATCH, 3, 8, 8]]},
-        "fp32_layers": [],
         "compiler": kind_of(version),
         "compiler_version": FULL_VERSIONS[version],
         "sm": "6.2",

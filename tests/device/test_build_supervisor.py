@@ -257,7 +257,7 @@ def test_the_errors_of_the_process_are_those_of_its_code(tmp_path):
     document = json.loads((tmp_path / "job" / "job.json").read_text())
     document["compile"]["precision"] = "fp8"
     (tmp_path / "job" / "job.json").write_text(json.dumps(document))
-    refused(folder, ["'fp8' does not exist; there are: typed, fp32, fp16"], kind=UsageError)
+    refused(folder, ["'fp8' does not exist; there are: typed, fp32, fp16, int8"], kind=UsageError)
 
 
 def test_an_attempt_that_leaves_no_answer_is_an_error(tmp_path):

@@ -75,7 +75,7 @@ def test_what_is_no_trtexec_has_no_version(tmp_path):
     assert trtexec_version(str(other)) is None
 
 
-@pytest.mark.parametrize("precision", ["typed", "fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["typed", "fp32", "fp16", "int8"])
 @pytest.mark.parametrize("fp32_layers", [(), ("conv1", "/layer1/conv")])
 def test_every_flag_is_one_that_the_version_has(version, precision, fp32_layers):
     known = set(json.loads(FLAGS.read_text())[version])
@@ -112,6 +112,7 @@ def test_the_flags_of_the_1080_ti_and_later():
         "--noTF32",
         "--stronglyTyped",
     ]
+    assert build_flags("8.6.1", options(profiles=None, precision="int8"))[2:] == ["--noTF32", "--int8"]
     assert build_flags("11.4.0.9", options(profiles=None, precision="typed"))[2:] == ["--noTF32"]
 
 

@@ -11,6 +11,16 @@ from bottlekit.targets import availability as room
 from bottlekit.targets.availability import availability, require_buildable
 from bottlekit.targets.loader import all_targets, target_from_name
 
+# What a machine tells of itself, as far as it is asked here.
+FACTS = {
+    "l4t": None,
+    "tensorrt": {"tensorrt": None, "tensorrt_rtx": None},
+    "why_no_tensorrt": {"tensorrt": "no tensorrt here", "tensorrt_rtx": "no tensorrt_rtx here"},
+    "trtexec": None,
+    "gpu": None,
+    "why_no_gpu": None,
+}
+
 
 @pytest.fixture(name="without")
 def _without(monkeypatch: pytest.MonkeyPatch):
@@ -26,6 +36,7 @@ def _without(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture(name="gpu", params=[False, True], ids=["no GPU", "GPU"])
 def _gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     monkeypatch.setattr(room, "nvidia_gpu_is_here", lambda: request.param)
+    monkeypatch.setattr(room, "machine_here", lambda: dict(FACTS, gpu=None, why_no_gpu="the driver is asleep"))
     return bool(request.param)
 
 
@@ -45,6 +56,7 @@ def test_rtx_builds_without_a_gpu_and_does_not_run(gpu: bool) -> None:
     assert not here.runs
     assert here.why_not_run is not None
     assert ("no GPU on this machine" in here.why_not_run) == (not gpu)
+    assert ("no GPU that works: the driver is asleep" in here.why_not_run) == gpu
 
 
 @pytest.mark.parametrize(
@@ -80,15 +92,49 @@ def test_without_onnx_runtime_the_cpu_is_out(without) -> None:
     assert here.why_not_run == "the Python package 'onnxruntime' is not installed; type: pip install 'bottlekit'"
 
 
-@pytest.mark.parametrize("name", [target.name for target in all_targets() if target.kind == "tensorrt"])
-def test_machines_that_build_on_themselves_say_what_they_need(name: str) -> None:
+ON_THE_DEVICE = [target.name for target in all_targets() if target.kind == "tensorrt"]
+
+
+@pytest.mark.parametrize("name", ON_THE_DEVICE)
+def test_machines_that_build_on_themselves_say_what_they_need(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "nvidia_gpu_is_here", lambda: False)
     target = target_from_name(name)
     here = availability(target)
     assert (here.builds, here.runs) == (False, False)
-    with pytest.raises(
-        TargetError, match=f"it needs {target.tensorrt} on the device itself.*it builds for: cpu, rtx-"
-    ):
+    with pytest.raises(TargetError) as caught:
         require_buildable(target)
+    assert str(caught.value) == (
+        f"cannot build for {name} on this machine: it needs {target.tensorrt} on the device itself, and this "
+        f"machine has no NVIDIA GPU; from here, type: bottlekit build BUNDLE --target {name} --host USER@DEVICE"
+    )
+
+
+@pytest.mark.parametrize("name", ON_THE_DEVICE)
+@pytest.mark.parametrize("how", ["right", "trtexec", "newer", "no TensorRT", "other GPU"])
+def test_a_machine_with_a_gpu_is_asked_what_it_is(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = target_from_name(name)
+    version = target.accepts[0] + ".1.8"
+    facts = {
+        **FACTS,
+        "tensorrt": {"tensorrt": None if how in ("trtexec", "no TensorRT") else version, "tensorrt_rtx": None},
+        "trtexec": {"path": "/bin/trtexec", "version": version} if how == "trtexec" else None,
+        "gpu": {"name": "a GPU", "sm": "5.0" if how == "other GPU" else target.sm},
+    }
+    if how == "newer":
+        facts["tensorrt"] = {"tensorrt": "99.1.0.0"}
+    monkeypatch.setattr(room, "nvidia_gpu_is_here", lambda: True)
+    monkeypatch.setattr(room, "machine_here", lambda: facts)
+    here = availability(target)
+    assert here.builds == here.runs == (how in ("right", "trtexec"))
+    words = {
+        "newer": f"{name} needs TensorRT {target.accepts[0]}, and this machine has 99.1.0.0",
+        "no TensorRT": "no tensorrt here",
+        "other GPU": f"{name} needs a GPU with SM {target.sm}, and this machine has a GPU with SM 5.0",
+    }.get(how)
+    if words is not None:
+        assert words in str(here.why_not_build)
+        assert words in str(here.why_not_run)
+        assert f"--target {name} --host USER@DEVICE" in str(here.why_not_build)
 
 
 def test_what_is_told_is_json(gpu: bool) -> None:
