@@ -59,8 +59,8 @@ def loaded_phase(
     if name in PARTS:
         checked = checked_engine(bundle, name, engine)
         tolerance = tolerance_from_name(checked.precision)
-        # As the server runs it. Spinning threads gain a tenth on an idle machine; where anything else runs they
-        # wait for each other, and the same tail takes twice to four times as long.
+        # As the server runs it. Spinning threads are a little faster on an idle machine; where anything else runs
+        # they wait for each other, and the same tail was seen to take two to three times as long.
         with runner_from_engine(checked, threads=threads, spin=False) as runner:
             takes = runner.inputs[0].name
             inputs = [{takes: np.ascontiguousarray(one[np.newaxis])} for one in golden_input(bundle, name)]

@@ -51,24 +51,21 @@ def measure(network: Network, codec: Codec, images: HeldOut, trained: bool, prog
                 right["jpeg"] += _right(network.baseline(np.stack(decoded_inputs)), labels)
         progress(indices.stop, len(images))
 
-    accuracy = {name: count / len(images) for name, count in right.items()} if trained else {}
-    if network.baseline is None:
-        accuracy = {name: value for name, value in accuracy.items() if name == "split"}
+    compared = trained and network.baseline is not None
+    accuracy = {
+        "data": images.name,
+        "images": len(images),
+        "baseline": right["baseline"] / len(images) if compared else None,
+        "split": right["split"] / len(images),
+        "measured_on": "onnx",
+    }
     return {
-        "accuracy": {
-            "data": images.name,
-            "images": len(images),
-            "baseline": accuracy.get("baseline"),
-            "split": accuracy["split"],
-            "measured_on": "onnx",
-        }
-        if trained
-        else None,
+        "accuracy": accuracy if trained else None,
         "payload_bytes": size_statistics(payload_bytes, images.name),
         "input_jpeg_bytes": {
             "mean": float(np.mean(jpeg_bytes)),
             "quality": INPUT_JPEG_QUALITY,
-            "accuracy": accuracy.get("jpeg"),
+            "accuracy": right["jpeg"] / len(images) if compared else None,
         },
     }
 
