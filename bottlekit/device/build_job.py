@@ -172,9 +172,7 @@ def job_document(
         "part": part,
         "target": target,
         "kind": kind,
-        "compile": dict(
-            compile_key(options), precision=options.precision, fp32_layers=list(options.fp32_layers)
-        ),
+        "compile": dict(compile_key(options), precision=options.precision, fp32_layers=list(options.fp32_layers)),
         "tolerance": tolerance,
         "expects": {"tensorrt": expects_tensorrt, "sm": expects_sm},
         "key": key or {},

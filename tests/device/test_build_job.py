@@ -135,7 +135,10 @@ def test_a_file_that_was_tampered_with_is_named(tmp_path, cache, name, words, ho
         (lambda job: job.update(kind="openvino"), "'openvino' does not exist"),
         (lambda job: job.update(target="../../etc"), "target must be a name"),
         (lambda job: job.update(tolerance="loose"), "'loose' does not exist; there are: fp32, fp16"),
-        (lambda job: job["compile"].update(precision="fp8"), "'fp8' does not exist; there are: typed, fp32, fp16, int8"),
+        (
+            lambda job: job["compile"].update(precision="fp8"),
+            "'fp8' does not exist; there are: typed, fp32, fp16, int8",
+        ),
         (lambda job: job["compile"].update(workspace_bytes=-1), "compile.workspace_bytes must be an integer"),
         (lambda job: job["compile"].update(workspace_bytes=True), "compile.workspace_bytes must be an integer"),
         (lambda job: job["compile"].update(fp32_layers="conv"), "compile.fp32_layers must be a list"),
