@@ -53,9 +53,17 @@ def percentile_ms(samples_ms: Sequence[float], percentile: int) -> Optional[floa
 
 def outliers(samples_ms: Sequence[float]) -> int:
     """How many samples lie more than OUTLIER_MADS median absolute deviations from the median."""
-    samples = _checked(samples_ms)
-    distances = np.abs(samples - np.median(samples))
-    return int(np.count_nonzero(distances > OUTLIER_MADS * np.median(distances)))
+    return int(np.count_nonzero(is_outlier(_checked(samples_ms))))
+
+
+def is_outlier(values: np.ndarray) -> np.ndarray:
+    """Which values (n,) lie more than OUTLIER_MADS median absolute deviations from the median: bool (n,).
+
+    Where more than half of the values are equal, every other value is one.
+    """
+    distances = np.abs(values - np.median(values))
+    flagged: np.ndarray = distances > OUTLIER_MADS * np.median(distances)
+    return flagged
 
 
 def window_medians_ms(samples_ms: Sequence[float]) -> Optional[List[float]]:
@@ -68,7 +76,12 @@ def window_medians_ms(samples_ms: Sequence[float]) -> Optional[List[float]]:
 
 def medians_agree(medians_ms: Sequence[float]) -> bool:
     """Whether the largest is within STABLE_WITHIN of the smallest."""
-    return bool(max(medians_ms) <= (1.0 + STABLE_WITHIN) * min(medians_ms))
+    return agree(medians_ms, STABLE_WITHIN)
+
+
+def agree(values: Sequence[float], within: float) -> bool:
+    """Whether the largest value lies within this fraction of the smallest."""
+    return bool(max(values) <= (1.0 + within) * min(values))
 
 
 def _checked(samples_ms: Sequence[float]) -> np.ndarray:
