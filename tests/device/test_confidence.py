@@ -125,7 +125,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 @pytest.mark.parametrize("block", [0, 6, 11])
 def test_blocks_that_do_not_fit_twice_are_refused(block):
-    with pytest.raises(ReportError, match="takes blocks of 1 to 5"):
+    with pytest.raises(ReportError, match="needs blocks of 1 to 5"):
         bootstrap_interval(range(11), block, seed=0)
 
 
