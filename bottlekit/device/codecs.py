@@ -37,10 +37,12 @@ class Codec:
         shape: (c, h, w) of every feature.
         bits: of the quantiser, 1..8.
         quality: JPEG's, 1..100; without meaning for the others.
+        lossless: whether `decode_codes` gives back every code as it was, so that only the quantiser loses anything.
         max_payload_bytes: no payload of this codec is longer, and `decode` refuses longer ones unread.
     """
 
     name = ""
+    lossless = False
 
     def __init__(self, shape: Shape, bits: int, quality: int) -> None:
         self.shape = shape
@@ -106,6 +108,7 @@ class RawCodec(Codec):
     """Codes one after the other, `bits` bits each, highest bit first; the spare bits of the last byte are 0."""
 
     name = "raw"
+    lossless = True
 
     def decode_codes(self, coded: bytes) -> np.ndarray:
         """The codes (c, h, w) uint8, exactly those encoded."""
@@ -195,6 +198,7 @@ class PngCodec(_ImageCodec):
     """A complete gray 8-bit PNG file of the canvas: lossless."""
 
     name = "png"
+    lossless = True
 
     def _image_from_pixels(self, pixels: np.ndarray) -> bytes:
         return png.gray_png_from_pixels(pixels)
