@@ -17,6 +17,8 @@ BottlekitError                  exit code 1: it was asked for rightly, and faile
 |   +-- RemoteError             the server answered with an error
 +-- PlanError                   no choice satisfies the request
 +-- ReportError                 a profile or plan that cannot be read or compared
++-- MeterError                  power that cannot be measured here
+    +-- ReadingError            a sensor that stopped during a measurement, or gave what no sensor measures
 """
 
 from typing import Iterable
@@ -101,6 +103,14 @@ class PlanError(BottlekitError):
 
 class ReportError(BottlekitError):
     """A profile or plan that cannot be read or compared."""
+
+
+class MeterError(BottlekitError):
+    """Power that cannot be measured here: no sensor, no permission, or no service."""
+
+
+class ReadingError(MeterError):
+    """A sensor that stopped during a measurement, or gave what no sensor measures."""
 
 
 def error_from_words(kind: str, message: str) -> BottlekitError:
