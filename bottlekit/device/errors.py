@@ -16,12 +16,13 @@ BottlekitError                  exit code 1: it was asked for rightly, and faile
 |   +-- AddressInUseError       somebody else listens there
 |   +-- RemoteError             the server answered with an error
 +-- PlanError                   no choice satisfies the request
+|   +-- InfeasibleError         bounds that no schedule keeps: says how close one comes
 +-- ReportError                 a profile or plan that cannot be read or compared
 +-- MeterError                  power that cannot be measured here
     +-- ReadingError            a sensor that stopped during a measurement, or gave what no sensor measures
 """
 
-from typing import Iterable
+from typing import Dict, Iterable, Optional
 
 
 class BottlekitError(Exception):
@@ -99,6 +100,14 @@ class RemoteError(WireError):
 
 class PlanError(BottlekitError):
     """No choice satisfies the request."""
+
+
+class InfeasibleError(PlanError):
+    """Bounds that no schedule keeps. `least`: for each of them, by name, the least value that can be reached."""
+
+    def __init__(self, message: str, least: Optional[Dict[str, float]] = None) -> None:
+        super().__init__(message)
+        self.least = least or {}
 
 
 class ReportError(BottlekitError):
