@@ -54,7 +54,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return Interval(float(known.mean()), t_quantile(confidence, known.size - 1) * spread, confidence)
 
 
-def t_quantile(confidence: float, degrees: int) -> float:
+def t_quantile(confidence: float, degrees: float) -> float:
     """The t that |T| stays below with probability `confidence` (0..1, both exclusive); degrees of freedom >= 1.
 
     P(|T| > t) is the regularised incomplete beta function I_x(degrees / 2, 1 / 2) at x = degrees / (degrees + t^2);
