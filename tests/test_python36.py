@@ -2,85 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import pathlib
-import shutil
 import subprocess
-import tempfile
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
-DEVICE_TESTS = ROOT / "tests" / "device"
-REQUIREMENTS = DEVICE_TESTS / "requirements-py36.txt"
-# The last pip, setuptools and wheel for Python 3.6. thrift comes as source, and an isolated build would bring
-# a setuptools that does not run there.
-INSTALLERS = ["setuptools==59.6.0", "wheel==0.37.1"]
-PIP = "pip==21.3.1"
-
-
-def find_python36() -> str | None:
-    """A Python 3.6: $BOTTLEKIT_PYTHON36, python3.6 on the PATH, or one of pyenv's."""
-    asked = os.environ.get("BOTTLEKIT_PYTHON36")
-    if asked:
-        return asked
-    pyenv = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
-    candidates = [shutil.which("python3.6"), *sorted(pyenv.glob("versions/3.6.*/bin/python3.6"), reverse=True)]
-    return next((str(candidate) for candidate in candidates if candidate and is_python36(candidate)), None)
-
-
-def is_python36(python: str | pathlib.Path) -> bool:
-    """Whether `python` runs and is 3.6; a pyenv shim exists but refuses to run when 3.6 is not its choice."""
-    program = "import sys, venv, ensurepip; print(sys.version_info[:2])"
-    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
-    return done.returncode == 0 and done.stdout.strip() == "(3, 6)"
-
-
-def run(*command: object) -> None:
-    """Run a command; its output is the message when it fails."""
-    done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command} failed:\n{done.stdout[-4000:]}"
-
-
-def environment_for(python: str) -> pathlib.Path:
-    """The Python of a virtual environment with the requirements, made once and kept in the user's cache."""
-    recipe = "\n".join([python, PIP, *INSTALLERS, REQUIREMENTS.read_text()])
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "bottlekit-tests"
-    environment = cache / f"py36-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
-    if not environment.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            new = pathlib.Path(scratch) / "environment"
-            run(python, "-m", "venv", new)
-            pip = [new / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            run(*pip, PIP)
-            run(*pip, *INSTALLERS)
-            run(*pip, "--no-build-isolation", "--requirement", REQUIREMENTS)
-            # Whole or not at all; where another run was faster, its environment is as good.
-            with contextlib.suppress(OSError):
-                new.rename(environment)
-    return environment / "bin" / "python"
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from python36 import DEVICE_TESTS, ROOT, python36_with_requirements
 
 
 @pytest.mark.slow
 def test_the_device_tests_pass_under_python_36(tmp_path: pathlib.Path) -> None:
-    python = find_python36()
-    if python is None:
-        why = "no Python 3.6 here: put python3.6 on the PATH, 'pyenv install 3.6', or set BOTTLEKIT_PYTHON36"
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    assert is_python36(python), f"{python} is no Python 3.6 with venv and ensurepip"
+    python = python36_with_requirements()
     report = tmp_path / "report.xml"
     # pytest 7.0 cannot read this project's settings; the device tests' conftest.py brings what they need.
     options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", ROOT]
     done = subprocess.run(
-        [environment_for(python), "-m", "pytest", *options, "--junitxml", report, DEVICE_TESTS],
+        [python, "-m", "pytest", *options, "--junitxml", report, DEVICE_TESTS],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""},
         stdout=subprocess.PIPE,
@@ -94,4 +35,4 @@ def test_the_device_tests_pass_under_python_36(tmp_path: pathlib.Path) -> None:
         for case in ElementTree.parse(report).iter("testcase")
         if case.find("skipped") is None
     }
-    assert ran == {path.stem for path in DEVICE_TESTS.glob("test_*.py")}
+    assert ran == {path.stem for path in DEVICE_TESTS.rglob("test_*.py")}
