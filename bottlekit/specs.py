@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from bottlekit.errors import BundleError, UsageError
 
 BottleneckKind = Literal["bottlenet", "butterfly"]
+ValueRange = Literal["image", "static"]
 Objective = Literal["latency", "energy"]
 Origin = Literal["measured", "modelled", "emulated"]
 
@@ -122,17 +123,25 @@ class BottleneckSpec:
 
 @dataclasses.dataclass(frozen=True)
 class CodecSpec:
-    """How the reduced feature becomes bytes: an n-bit quantiser and a coder. `quality` is JPEG's, 1..100."""
+    """How the reduced feature becomes bytes: an n-bit quantiser and a coder.
+
+    `quality` is JPEG's and lossy WebP's, 1..100. `range` is what the codes span: `image`, each image's own minimum
+    and maximum, which travel with it (BottleNet, section 2.2), or `static`, one range for all, calibrated on
+    training images and kept in the bundle.
+    """
 
     name: str
     bits: int = 8
     quality: int = 20
+    range: ValueRange = "image"
 
     def __post_init__(self) -> None:
         if not 1 <= self.bits <= 8:
             raise UsageError(f"--bits must be 1..8, not {self.bits}")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"--quality must be 1..100, not {self.quality}")
+        if self.range not in ("image", "static"):
+            raise UsageError(f"--range must be image or static, not {self.range!r}")
 
 
 @dataclasses.dataclass(frozen=True)

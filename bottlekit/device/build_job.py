@@ -16,7 +16,7 @@ import shutil
 from typing import Any, Dict, List, Optional, Tuple
 
 from .build_answer import CACHE_FILE, GRAPH_FILE, JOB_FILE
-from .bundle import PARTS, Bundle
+from .bundle import CODEC_FILE, PARTS, Bundle
 from .engine import SUFFIXES
 from .errors import BundleError, UnknownNameError
 from .fields import Fields
@@ -139,7 +139,7 @@ def write_job(
     """
     with whole_folder(folder) as temporary:
         shutil.copyfile(graph_path, os.path.join(temporary, GRAPH_FILE))
-        for name in ("bundle.json", "golden.npz"):
+        for name in _files_of_bundle(bundle_path):
             shutil.copyfile(os.path.join(bundle_path, name), os.path.join(temporary, name))
         if timing_cache is not None:
             shutil.copyfile(timing_cache, os.path.join(temporary, CACHE_FILE))
@@ -226,4 +226,10 @@ def _content(path: str) -> bytes:
 def files_of_job(folder: str) -> List[str]:
     """The names of the files that a job consists of, for whoever sends it."""
     document = read_json(os.path.join(folder, JOB_FILE), "build job")
-    return [JOB_FILE, "bundle.json", "golden.npz"] + sorted(Fields(document, folder).object("files").values)
+    return [JOB_FILE] + _files_of_bundle(folder) + sorted(Fields(document, folder).object("files").values)
+
+
+def _files_of_bundle(folder: str) -> List[str]:
+    """What of the bundle in `folder` a job takes along: all but the graphs; the codec's tables where it has some."""
+    has_tables = os.path.isfile(os.path.join(folder, CODEC_FILE))
+    return ["bundle.json", "golden.npz"] + ([CODEC_FILE] if has_tables else [])

@@ -8,6 +8,7 @@
       full.onnx       image -> logits       both, without the codec between them
       baseline.onnx   image -> logits       the network without a bottleneck (not in every bundle)
       golden.npz      inputs and what each stage must make of them
+      codec.npz       what the codec needs beyond its settings (where it needs anything)
 
 A bundle may come from anywhere, so every field is checked before it is used, and every file against its hash.
 """
@@ -38,9 +39,11 @@ VERSION = 1
 PARTS = ("head", "tail", "full", "baseline")
 _REQUIRED_FILES = ("head.onnx", "tail.onnx", "full.onnx", "golden.npz")
 _GOLDEN_FILE = "golden.npz"
+CODEC_FILE = "codec.npz"
 
 _MAX_JSON_BYTES = 1 << 26
 _MAX_GOLDEN_BYTES = 1 << 31
+_MAX_CODEC_BYTES = 1 << 28
 
 
 class Bundle:
@@ -74,9 +77,10 @@ class Bundle:
         self.input_shape = checked_input_shape(fields.object("input"), self.preprocessing["crop"])
         self.feature_shape = checked_feature_shape(fields.object("feature"))
         self.classes = checked_classes(fields)
-        self.codec = checked_codec(fields.object("codec"), self.feature_shape)
-        check_reports(fields, len(self.classes))
         self._files = checked_files(fields.object("files"), _REQUIRED_FILES)
+        tables = self._codec_tables()
+        self.codec = checked_codec(fields.object("codec"), self.feature_shape, tables, fields.text("bottlekit"))
+        check_reports(fields, len(self.classes))
         self.parts = tuple(
             part for part in PARTS if part + ".onnx" in self._files and (parts is None or part in parts)
         )
@@ -128,7 +132,7 @@ class Bundle:
             BundleError: a file that is no such archive, or arrays that do not fit the bundle.
         """
         where = os.path.join(self.path, _GOLDEN_FILE)
-        arrays = _arrays_from_npz(where)
+        arrays = _arrays_from_npz(where, _MAX_GOLDEN_BYTES)
         expected: Dict[str, Tuple[int, ...]] = {
             "image": self.input_shape[1:],
             "logits": (len(self.classes),),
@@ -157,15 +161,25 @@ class Bundle:
         for name, entry in sorted(self._files.items()):
             if name in absent:
                 continue
-            file = os.path.join(self.path, name)
-            if not os.path.isfile(file):
-                raise BundleError("{} is missing from the bundle {}; export it again".format(name, self.path))
-            changed = os.path.getsize(file) != entry["bytes"]
-            if changed or (verify and sha256_of_file(file) != entry["sha256"]):
-                raise BundleError(
-                    "{} was changed after export: it no longer has the hash that bundle.json records; "
-                    "export the bundle again".format(file)
-                )
+            self._check_file(name, entry, verify)
+
+    def _check_file(self, name: str, entry: Dict[str, Any], verify: bool) -> None:
+        file = os.path.join(self.path, name)
+        if not os.path.isfile(file):
+            raise BundleError("{} is missing from the bundle {}; export it again".format(name, self.path))
+        changed = os.path.getsize(file) != entry["bytes"]
+        if changed or (verify and sha256_of_file(file) != entry["sha256"]):
+            raise BundleError(
+                "{} was changed after export: it no longer has the hash that bundle.json records; "
+                "export the bundle again".format(file)
+            )
+
+    def _codec_tables(self) -> Optional[Dict[str, np.ndarray]]:
+        """The arrays of codec.npz, whose hash is always compared: a wrong table would decode to wrong values."""
+        if CODEC_FILE not in self._files:
+            return None
+        self._check_file(CODEC_FILE, self._files[CODEC_FILE], verify=True)
+        return _arrays_from_npz(os.path.join(self.path, CODEC_FILE), _MAX_CODEC_BYTES)
 
     def __repr__(self) -> str:
         return "Bundle({!r}, split={!r})".format(self.path, self.split["name"])
@@ -227,15 +241,13 @@ def _loaded(folder: str, verify: bool, whole: bool) -> Bundle:
     return Bundle.load(folder, verify, here)
 
 
-def _arrays_from_npz(path: str) -> Dict[str, np.ndarray]:
+def _arrays_from_npz(path: str, max_bytes: int) -> Dict[str, np.ndarray]:
     """All arrays of an uncompressed or compressed .npz file, without running pickled code."""
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > _MAX_GOLDEN_BYTES:
-            raise BundleError(
-                "{} unpacks to {} bytes; golden arrays have at most {}".format(path, size, _MAX_GOLDEN_BYTES)
-            )
+        if size > max_bytes:
+            raise BundleError("{} unpacks to {} bytes; its arrays have at most {}".format(path, size, max_bytes))
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:

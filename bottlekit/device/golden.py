@@ -16,8 +16,8 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 import numpy as np
 
 from .bundle import Bundle
+from .codecs import Codec
 from .errors import CodecError, EngineError, UnknownNameError
-from .quantizer import quantize
 from .runner import Runner
 
 _INPUTS = {"head": "image", "tail": "decoded", "full": "image", "baseline": "image"}
@@ -105,7 +105,7 @@ def compare_with_golden(
         report["mean_tolerance"] = ABSOLUTE + tolerance.mean * float(np.abs(expected).mean())
     if part == "head":
         report["codes_differing"], report["codes_max_step"] = _compare_codes(
-            where, actual, golden["codes"], bundle.codec.bits, tolerance
+            where, actual, golden["codes"], bundle.codec, tolerance
         )
     else:
         same = int(np.count_nonzero(actual.argmax(axis=1) == expected.argmax(axis=1)))
@@ -153,11 +153,11 @@ def run_in_batches(runner: Runner, samples: np.ndarray) -> np.ndarray:
 
 
 def _compare_codes(
-    where: str, feature: np.ndarray, codes: np.ndarray, bits: int, tolerance: Tolerance
+    where: str, feature: np.ndarray, codes: np.ndarray, codec: Codec, tolerance: Tolerance
 ) -> Tuple[float, int]:
     """The fraction of codes that differ and the largest step; EngineError if they are other codes."""
     try:
-        ours = np.stack([quantize(one, bits)[0] for one in feature]).astype(np.int16)
+        ours = np.stack([codec.codes(one) for one in feature]).astype(np.int16)
     except CodecError as error:
         raise EngineError("{}: {}".format(where, error))
     steps = np.abs(ours - codes)

@@ -18,7 +18,7 @@ from .errors import CodecError, PayloadError
 
 _START_OF_SCAN = b"\xff\xda"
 _START_OF_SCAN_BYTES = 10
-_END_OF_IMAGE = b"\xff\xd9"
+END_OF_IMAGE = b"\xff\xd9"
 # Inside a scan, 0xff is always followed by 0x00; anything else is a marker.
 _MARKER = re.compile(b"\xff[^\x00]", re.DOTALL)
 
@@ -53,7 +53,7 @@ class GrayJpeg:
         blank = self.encode(np.zeros(shape, dtype=np.uint8))
         self.header = blank[: blank.rindex(_START_OF_SCAN) + _START_OF_SCAN_BYTES]
         blocks = ((shape[0] + 7) // 8) * ((shape[1] + 7) // 8)
-        self.max_bytes = len(self.header) + blocks * _MAX_BLOCK_BYTES + len(_END_OF_IMAGE)
+        self.max_bytes = len(self.header) + blocks * _MAX_BLOCK_BYTES + len(END_OF_IMAGE)
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """The complete JPEG file of pixels (h, w) uint8."""
@@ -71,7 +71,7 @@ class GrayJpeg:
                 "both ends need the same bundle".format(*(self.shape + (self.quality,)))
             )
         marker = _MARKER.search(file, len(self.header))
-        if marker is None or file[marker.start() :] != _END_OF_IMAGE:
+        if marker is None or file[marker.start() :] != END_OF_IMAGE:
             raise PayloadError("the payload's JPEG does not end where its scan ends: it was cut, joined or damaged")
         try:
             if self._use_simplejpeg:

@@ -1,8 +1,8 @@
 """What must be true of each part of a bundle.json before anything is made of it."""
 
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from .codecs import Codec, codec_from_spec
+from .codecs import Codec, Tables, codec_from_spec
 from .errors import BottlekitError, BundleError
 from .fields import Fields, is_safe_name
 
@@ -79,12 +79,23 @@ def _check_tensor_name(fields: Fields, name: str) -> None:
         raise fields.error("name", repr(name))
 
 
-def checked_codec(fields: Fields, shape: Tuple[int, int, int]) -> Codec:
-    """The codec for features of `shape` (c, h, w)."""
+def checked_codec(fields: Fields, shape: Tuple[int, int, int], tables: Optional[Tables], written_by: str) -> Codec:
+    """The codec for features of `shape` (c, h, w), with the tables of codec.npz (None: the bundle has none).
+
+    `written_by` is the version of bottlekit that wrote the bundle: who knows the codec, if nobody here does.
+    """
     try:
-        return codec_from_spec(fields.values, shape)
+        codec = codec_from_spec(fields.values, shape, tables)
     except BottlekitError as error:
-        raise BundleError("{}: {}".format(fields.where, error))
+        raise BundleError("{} (written by bottlekit {}): {}".format(fields.where, written_by, error))
+    lacking = sorted(set(codec.tables_needed) - set(tables or {}))
+    if lacking:
+        raise BundleError(
+            "{}: the codec {} needs {} in codec.npz; export the bundle again".format(
+                fields.where, codec.name, ", ".join(lacking)
+            )
+        )
+    return codec
 
 
 def check_reports(fields: Fields, num_classes: int) -> None:

@@ -6,7 +6,7 @@ Defined in float32, operation by operation, so that every machine gets the same 
 multiplication and rounding to the nearest even integer are exact operations of IEEE 754, in numpy as in CUDA.
 """
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 
@@ -23,15 +23,18 @@ def levels_from_bits(bits: int) -> int:
     return (1 << int(bits)) - 1
 
 
-def quantize(feature: np.ndarray, bits: int) -> Tuple[np.ndarray, float, float]:
-    """Quantise a feature tensor with its own minimum and maximum.
+def quantize(
+    feature: np.ndarray, bits: int, value_range: Optional[Tuple[float, float]] = None
+) -> Tuple[np.ndarray, float, float]:
+    """Quantise a feature tensor over its own minimum and maximum, or over a range that is the same for all.
 
     code = round((V - min) / (max - min) * (2^bits - 1)), half to even (BottleNet, section 2.2; after Choi and
-    Bajic, near-lossless deep feature compression).
+    Bajic, near-lossless deep feature compression). Values outside a given range are first moved to its ends.
 
     Args:
         feature: float32, any shape that holds at least one value, all of them finite.
         bits: 1 to 8.
+        value_range: None, or a finite float32 (min, max) with min below max.
 
     Returns:
         codes (uint8, the same shape), min and max (floats that are float32 values; -0.0 is given as 0.0).
@@ -52,6 +55,9 @@ def quantize(feature: np.ndarray, bits: int) -> Tuple[np.ndarray, float, float]:
         high = np.float32(feature.max()) + np.float32(0)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise CodecError("the feature holds NaN or infinity, which have no code; check the head's output")
+    if value_range is not None:
+        low, high = np.float32(value_range[0]), np.float32(value_range[1])
+        feature = np.minimum(np.maximum(feature, low), high)
     scale = _scale(low, high)
     span = high * scale - low * scale
     if span == 0:

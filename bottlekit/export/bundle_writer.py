@@ -27,7 +27,7 @@ from bottlekit.device.files import sha256_of_file, whole_folder, write_json
 from bottlekit.export.equivalence import (
     Comparison,
     Network,
-    codes_of,
+    codec_codes,
     compare_network,
     expected_from_network,
     require,
@@ -175,7 +175,7 @@ def golden_arrays(network: Network, codec: Codec, samples: Array) -> dict[str, A
     arrays = {
         "image": samples,
         "feature": feature,
-        "codes": codes_of(feature, codec.bits),
+        "codes": codec_codes(feature, codec),
         "decoded": decoded,
         "logits": network.tail(decoded),
         "full_logits": network.full(samples),

@@ -147,6 +147,11 @@ def codes_of(features: Array, bits: int) -> Codes:
     return np.stack([quantize(feature, bits)[0] for feature in features])
 
 
+def codec_codes(features: Array, codec: Codec) -> Codes:
+    """The codes uint8 (n, c, h, w) that a codec gives features (n, c, h, w), each alone."""
+    return np.stack([codec.codes(feature) for feature in features])
+
+
 def expected_from_network(network: Network, codec: Codec, images: Array) -> Expected:
     """Run the reference once over `images` (n, 3, h, w)."""
     feature = network.head(images)
@@ -154,7 +159,7 @@ def expected_from_network(network: Network, codec: Codec, images: Array) -> Expe
     return Expected(
         images=images,
         feature=feature,
-        codes=codes_of(feature, codec.bits),
+        codes=codec_codes(feature, codec),
         decoded=decoded,
         logits=network.tail(decoded),
         split=network.split(images),
@@ -173,7 +178,7 @@ def compare_network(
     """
     feature = candidate.head(expected.images)
     comparisons = [compare_values(f"head.{name} feature", expected.feature, feature, batch)]
-    codes = codes_of(feature, codec.bits)
+    codes = codec_codes(feature, codec)
     decoded = _round_trip(codec, feature)
     split = expected.split.copy()
     for place in range(len(split)):

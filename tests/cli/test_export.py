@@ -94,7 +94,7 @@ def test_an_untrained_butterfly_says_that_it_claims_nothing(export: Run, tmp_pat
     assert manifest["bottleneck"] == {
         "kind": "butterfly", "split": "b2", "channels": 3, "spatial": 1, "kernel": 3,
     }  # fmt: skip
-    assert manifest["codec"] == {"name": "raw", "bits": 8, "quality": 20}
+    assert manifest["codec"] == {"name": "raw", "bits": 8, "quality": 20, "range": "image"}
 
 
 def test_torchvision_weights_go_in_and_missing_data_is_told(export: Run, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_torchvision_weights_go_in_and_missing_data_is_told(export: Run, tmp_pat
         (["plain.safetensors", "--untrained"], 2, "--untrained needs --split"),
         (["plain.safetensors", "--untrained", "--split", "b99"], 2, "there are: b1, b2, b3"),
         (["plain.safetensors", "--untrained", "--split", "b3", "--channels", "9999"], 2, "--channels 9999"),
-        (["plain.safetensors", "--untrained", "--split", "b3", "--codec", "gif"], 2, "there are: jpeg, png, raw"),
+        (["plain.safetensors", "--untrained", "--split", "b3", "--codec", "gif"], 2, "there are: jpeg, jpeg-lean"),
         (["plain.safetensors", "--untrained", "--split", "b3", "--unit", "funnel"], 2, "bottlenet or butterfly"),
         (["plain.safetensors", "--untrained", "--split", "b3", "--backbone", "vgg11"], 2, "not --backbone vgg11"),
         (["trained.safetensors", "--channels", "3", "--bits", "4"], 2, "--channels, --bits: a trained checkpoint"),

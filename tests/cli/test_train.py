@@ -61,7 +61,7 @@ def test_a_network_then_a_bottleneck(train: Train, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tmp_path / "split.safetensors")
     assert result["accuracy"] == checkpoint.accuracy
     assert result["bottleneck"] == {"kind": "bottlenet", "split": "b1", "channels": 2, "spatial": 2, "kernel": 3}
-    assert result["codec"] == {"name": "jpeg", "bits": 8, "quality": 5}
+    assert result["codec"] == {"name": "jpeg", "bits": 8, "quality": 5, "range": "image"}
     assert checkpoint.training["command"].startswith("bottlekit train --from net.safetensors --split b1")
     assert checkpoint.training["recipe"]["learning_rate"] == 0.01
     assert checkpoint.training["recipe"]["name"] == "miniimagenet"
@@ -129,7 +129,7 @@ def test_wrong_requests_get_one_line(train: Train, tmp_path: Path, arguments: li
         (["--split", "b1", "--backbone", "resnet18"], "--backbone is fixed by the checkpoint"),
         (["--split", "b1", "--input-size", "64"], "--input-size is fixed by the checkpoint"),
         (["--split", "b1", "--unit", "neck"], "--unit must be bottlenet or butterfly, not 'neck'"),
-        (["--split", "b1", "--codec", "webp"], "codec 'webp' does not exist"),
+        (["--split", "b1", "--codec", "gif"], "codec 'gif' does not exist"),
         (["--split", "b1", "--quality", "0"], "--quality must be 1..100, not 0"),
         (["--split", "b1", "--bits", "9"], "--bits must be 1..8, not 9"),
         (["--split", "b1", "--data", "digits"], "digits has 10 classes"),

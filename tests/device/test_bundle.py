@@ -242,7 +242,7 @@ def test_a_golden_array_that_claims_more_than_it_holds_is_refused(fake_bundle):
 def test_a_golden_archive_that_would_fill_the_memory_is_refused_unread(fake_bundle, monkeypatch):
     path = fake_bundle()
     monkeypatch.setattr("bottlekit.device.bundle._MAX_GOLDEN_BYTES", 1000)
-    assert "golden arrays have at most 1000" in golden_refusal(path)
+    assert "its arrays have at most 1000" in golden_refusal(path)
 
 
 def test_a_copy_with_some_parts_loads_and_knows_the_hashes_of_all(fake_bundle):

@@ -20,6 +20,11 @@ CASES = [
     ("jpeg", 8, 95, (10, 4, 4)),
     ("jpeg", 4, 50, (2, 14, 14)),
     ("jpeg", 8, 1, (1, 1, 1)),
+    ("jpeg-lean", 8, 20, (1, 28, 28)),
+    ("jpeg-lean", 4, 50, (2, 14, 14)),
+    ("jpeg-lean+static", 8, 20, (5, 7, 7)),
+    ("raw+static", 3, 20, (2, 4, 4)),
+    ("png+static", 8, 20, (2, 4, 4)),
 ]
 PREPROCESSING = {"resize": 20, "crop": 16, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -34,10 +39,15 @@ def main() -> None:
         feature = (waves * random.uniform(1, 3, (shape[0], 1, 1)) + random.normal(0, 0.2, shape)).astype(np.float32)
         if path.exists():
             continue
-        codec = codec_from_spec({"name": name, "bits": bits, "quality": quality}, shape)
+        kind, _, static = name.partition("+")
+        spec = {"name": kind, "bits": bits, "quality": quality, "range": static or "image"}
+        tables = {"range": np.array([0, 2.5], np.float32)} if static else {}
+        codec = codec_from_spec(spec, shape, tables)
+        if tables:
+            np.savez(path.with_suffix(".tables.npz"), **tables)
         payload = codec.encode(feature)
         path.write_bytes(payload)
-        codes = codec.decode_codes(payload[8:])
+        codes = codec.decode_codes(payload[0 if static else 8 :])
         np.savez(path.with_suffix(".npz"), feature=feature, codes=codes, decoded=codec.decode(payload))
     photo = HERE / "photo.png"
     if not photo.exists():
