@@ -64,7 +64,10 @@ def energy_between_mj(trace: PowerTrace, begin_s: float, end_s: float) -> np.nda
 
 
 def accumulated_mj(trace: PowerTrace, moments_s: np.ndarray) -> np.ndarray:
-    """The energy of each rail from the trace's first reading to each of the rising `moments_s` (m,): (rails, m)."""
+    """The energy of each rail from the last reading before the first moment to each of the rising `moments_s` (m,).
+
+    (rails, m), mJ. Readings outside have no part in it. ReportError for moments that the trace does not hold.
+    """
     times, values = trace.times_s, trace.values
     if times.size < 2 or not times[0] <= moments_s[0] <= moments_s[-1] <= times[-1]:
         held = "from {:.3f} to {:.3f} s".format(times[0], times[-1]) if times.size else "none"
@@ -74,6 +77,9 @@ def accumulated_mj(trace: PowerTrace, moments_s: np.ndarray) -> np.ndarray:
             )
         )
     before = np.clip(np.searchsorted(times, moments_s, side="right") - 1, 0, times.size - 2)
+    # Sums over hours of readings would cost a short time its last digits, and one bad reading all of them.
+    part = slice(before[0], before[-1] + 2)
+    times, values, before = times[part], values[:, part], before - before[0]
     elapsed, steps = moments_s - times[before], np.diff(times)
     here = values[:, before] + np.diff(values, axis=1)[:, before] * (elapsed / steps[before])
     if trace.kind == "energy":
@@ -124,9 +130,7 @@ def interior_of(trace: PowerTrace, begin_s: float, end_s: float, min_readings: i
         reasons += _stuck(changed, end_s, refresh_s)
     if readings < min_readings:
         reasons.append(Reason("few_readings", "{} distinct readings; it takes {}".format(readings, min_readings)))
-    # Only what is inside is added up: sums over hours of readings would cost it its last digits.
-    part = trace._replace(times_s=times, values=values)
-    mean_mw = energy_between_mj(part, first_s, last_s) / (last_s - first_s)
+    mean_mw = energy_between_mj(trace, first_s, last_s) / (last_s - first_s)
     return Interior(first_s, last_s, mean_mw, readings, refresh_s, coverage, float(gaps.max()), tuple(reasons))
 
 
