@@ -12,6 +12,7 @@ import bottlekit
 from bottlekit.cli import common
 from bottlekit.cli.bench import bench
 from bottlekit.cli.build import build
+from bottlekit.cli.compare import compare
 from bottlekit.cli.demo import demo
 from bottlekit.cli.doctor import doctor
 from bottlekit.cli.export import export
@@ -37,9 +38,12 @@ app = typer.Typer(
 )
 
 _PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
+_PROFILES: tuple[Callable[..., None], ...] = (compare,)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)
+for verb in _PROFILES:
+    app.command(rich_help_panel="Profiles")(verb)
 for verb in _WHAT_EXISTS:
     app.command(rich_help_panel="What exists")(verb)
 

@@ -18,8 +18,8 @@ _STYLES = {"measured": "green", "modelled": "yellow", "emulated": "magenta"}
 
 def number_text(value: float | int, unit: str) -> str:
     """A number as people read it: percent with one digit, whole bytes, times and energies to three digits."""
-    if unit == "%":
-        return f"{100 * value:.1f}"
+    if unit in ("%", "+%"):
+        return f"{100 * value:{unit[:-1]}.1f}"
     if unit in ("ms", "mJ"):
         digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
         return f"{value:,.{digits}f}"
@@ -30,7 +30,11 @@ def cell_text(cell: Cell, column: Column) -> str:
     """The cell without its marks."""
     if cell.value is None:
         return NOTHING
-    return cell.value if isinstance(cell.value, str) else number_text(cell.value, column.unit)
+    if isinstance(cell.value, str):
+        return cell.value
+    return (
+        f"{number_text(cell.value, cell.unit)} {cell.unit}" if cell.unit else number_text(cell.value, column.unit)
+    )
 
 
 def _marked(cell: Cell, column: Column) -> str:
@@ -87,7 +91,7 @@ def _rich_part(table: Table, indices: list[int]) -> RenderableType:
 
 
 def _header_lines(column: Column, grouped: bool) -> list[str]:
-    return [column.group, column.title, column.unit] if grouped else [column.title, column.unit]
+    return [column.group, column.title, column.shown_unit] if grouped else [column.title, column.shown_unit]
 
 
 def _fitting(table: Table, width: int) -> list[list[int]]:
@@ -205,7 +209,7 @@ def _html_head(table: Table) -> list[str]:
     second: list[str] = []
     previous = ""
     for column in table.columns:
-        unit = f" <small>{column.unit}</small>" if column.unit else ""
+        unit = f" <small>{column.shown_unit}</small>" if column.shown_unit else ""
         number = ' class="number"' if column.unit else ""
         title = f"{html.escape(column.title)}{unit}"
         if grouped and column.group:

@@ -23,7 +23,7 @@ ORIGINS = {
 MARKS = {"measured": "●", "modelled": "○", "emulated": "◇"}
 """The sign behind a number where there is no room for the word."""
 
-UNITS = ("", "%", "B", "ms", "mJ")
+UNITS = ("", "%", "+%", "B", "ms", "mJ", "mW", "each")
 
 
 def combined_origin(origins: Iterable[str]) -> str:
@@ -46,7 +46,8 @@ def combined_origin(origins: Iterable[str]) -> str:
 class Column:
     """One quantity. `key` names it for programs (unit at the end), `title` for people, below `group` if any.
 
-    `unit` is one of `UNITS`: "" for words, "%" for fractions 0..1 shown as percent, "B", "ms", "mJ".
+    `unit` is one of `UNITS`: "" for words, "%" for fractions 0..1 shown as percent, "+%" for fractions shown as a
+    change in percent, with their sign; "B", "ms", "mJ", "mW"; "each" where every cell has a unit of its own.
     """
 
     key: str
@@ -61,20 +62,26 @@ class Column:
     @property
     def heading(self) -> str:
         """Title and unit, for a header of one line."""
-        return f"{self.title} {self.unit}".strip()
+        return f"{self.title} {self.shown_unit}".strip()
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit as a header shows it: nothing where the cells do, and no sign."""
+        return "" if self.unit == "each" else self.unit.lstrip("+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """A value and where it comes from. A number needs an origin, words and None (nothing there) have none.
 
-    `best` marks the value to look at in its column. Raises ReportError for a number without an origin and
-    for one that is not finite.
+    `best` marks the value to look at in its column. `unit` is only for a column whose cells have their own.
+    Raises ReportError for a number without an origin and for one that is not finite.
     """
 
     value: float | int | str | None
     origin: str = ""
     best: bool = False
+    unit: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.value, (int, float)):

@@ -85,7 +85,7 @@ def test_a_number_is_finite(value: float) -> None:
 
 
 def test_a_column_has_a_known_unit() -> None:
-    with pytest.raises(ReportError, match="'seconds'; there are: %, B, ms, mJ"):
+    with pytest.raises(ReportError, match="'seconds'; there are: %, .%, B, ms, mJ, mW, each"):
         Column("latency", "latency", "seconds")
 
 
