@@ -7,8 +7,9 @@ import signal
 
 import pytest
 
-# A run that a shell started in the background inherits an ignored Ctrl-C, and so would every child of it.
+# A run that a shell started in the background, or nohup, inherits ignored signals, and so would every child of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

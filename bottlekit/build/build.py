@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bottlekit.build import cpu, rtx, tensorrt
 from bottlekit.build.cache import cached_engine, key_for
@@ -26,8 +25,21 @@ from bottlekit.errors import EngineError, UnknownNameError, UsageError
 from bottlekit.targets.availability import require_buildable
 from bottlekit.targets.loader import TargetSpec
 
-# What builds each kind of engine; every one of them has `key_of(job)` and `compile_engine(job, path)`.
-COMPILERS: dict[str, ModuleType] = {"onnxruntime": cpu, "tensorrt_rtx": rtx, "tensorrt": tensorrt}
+if TYPE_CHECKING:
+    from bottlekit.build.remote import RemoteMachine
+
+
+class Compiler(Protocol):
+    """What builds engines: a module for a kind of them, or another machine."""
+
+    def key_of(self, job: Job) -> dict[str, Any]:
+        """What else, beside the bundle and the target, decides what comes out."""
+
+    def compile_engine(self, job: Job, path: Path) -> Compiled:
+        """Write the engine of `job` to `path`."""
+
+
+COMPILERS: dict[str, Compiler] = {"onnxruntime": cpu, "tensorrt_rtx": rtx, "tensorrt": tensorrt}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,22 +68,26 @@ def build_bundle(
     command: str = "",
     workspace_mib: int | None = None,
     calibration: CalibrationSource | None = None,
+    machine: RemoteMachine | None = None,
 ) -> list[Engine]:
     """Build engines of a bundle for a target into `out_dir`; those that are there already are kept.
 
     `parts` None builds every part that the bundle has; `precision` None takes the target's first;
     `force` builds again what could be kept. `command` goes into the sidecars. `workspace_mib` is the most scratch
     memory that the compiler may plan with, None for the target's; `calibration` where INT8's images come from.
+    `machine` is the one that builds them, None for this one.
 
     Raises:
-        TargetError: this machine cannot build for the target.
+        TargetError: the machine cannot build for the target, or cannot be reached.
         UsageError: parts, a precision or a batch that the bundle or the target does not have.
         EngineError: the lint or a compiler refused a graph, or an engine computes something else. Nothing is
             left of it.
     """
-    require_buildable(target)
+    if machine is None:
+        require_buildable(target)
+    compiler = COMPILERS[target.kind] if machine is None else machine
     jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch, workspace_mib, calibration)
-    return [_build(job, force, progress or _ignore, command) for job in jobs]
+    return [_build(job, compiler, force, progress or _ignore, command) for job in jobs]
 
 
 def jobs_for(
@@ -96,8 +112,7 @@ def jobs_for(
     return [Job(bundle, part, target, chosen, batch, out_dir, workspace, images) for part in wanted]
 
 
-def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str) -> Engine:
-    compiler = COMPILERS[job.target.kind]
+def _build(job: Job, compiler: Compiler, force: bool, progress: Callable[[Step], None], command: str) -> Engine:
     key = key_for(job, compiler.key_of(job))
     engine, why = cached_engine(job, key)
     if engine is not None and not force:
@@ -110,7 +125,7 @@ def _build(job: Job, force: bool, progress: Callable[[Step], None], command: str
     path = str(job.engine_path)
     try:
         with whole_file(path) as temporary:
-            compiled: Compiled = compiler.compile_engine(job, Path(temporary))
+            compiled = compiler.compile_engine(job, Path(temporary))
             sidecar = _sidecar(job, key, compiled, temporary, command)
         # A crash between the two leaves an engine that its sidecar does not fit: the hash tells, and it is rebuilt.
         write_json(sidecar_path(path), sidecar)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,19 +136,21 @@ def timing_cache_path(job: Job, key: dict[str, Any]) -> Path:
     return job.folder / f"timing-{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.cache"
 
 
-def engine_from_answer(job: Job, folder: Path, path: Path, key: dict[str, Any] | None = None) -> Compiled:
+def engine_from_answer(
+    job: Job, folder: Path, path: Path, key: dict[str, Any], messages: Sequence[str] = ()
+) -> Compiled:
     """Take the engine out of a job folder that was built: written to `path`; its raw log beside the engine's place.
 
-    `key` is what `key_from_facts` said before: EngineError if the machine has changed since.
+    `key` is what `key_from_facts` said before: EngineError if the machine has changed since. `messages` are what
+    the agent told on the way; what is worth keeping goes into the sidecar's details.
 
     Raises BundleError if anything in the folder is missing, not whole, or of another job.
     """
     job_path = folder / JOB_FILE
     answer = answer_from_folder(str(folder / OUT_FOLDER), sha256_of_file(str(job_path)))
-    if key is not None:
-        changed = differences(key_for(job, key), answer["key"])
-        if changed:
-            raise EngineError(f"the machine changed while {job} was built: {'; '.join(changed)}; build it again")
+    changed = differences(key_for(job, key), answer["key"])
+    if changed:
+        raise EngineError(f"the machine changed while {job} was built: {'; '.join(changed)}; build it again")
     shutil.copyfile(folder / OUT_FOLDER / engine_file(job.target.kind), path)
     with whole_file(log_path(str(job.engine_path))) as temporary:
         shutil.copyfile(folder / LOG_FILE, temporary)
@@ -155,6 +158,11 @@ def engine_from_answer(job: Job, folder: Path, path: Path, key: dict[str, Any] |
         with whole_file(str(timing_cache_path(job, answer["key"]))) as temporary:
             shutil.copyfile(folder / OUT_FOLDER / CACHE_FILE, temporary)
     sidecar = read_json(str(job_path), "build job")["sidecar"]
+    notes = [message for message in messages if not message.startswith(("compiling ", "compiled "))]
     return Compiled(
-        answer["build_ms"], answer["golden"], sidecar["lowered"], tuple(answer["log"]), answer["details"]
+        answer["build_ms"],
+        answer["golden"],
+        sidecar["lowered"],
+        tuple(answer["log"]),
+        {**answer["details"], "notes": notes},
     )

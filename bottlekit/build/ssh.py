@@ -33,9 +33,14 @@ _REFUSALS = (
     (r"timed out|No route to host|Network is unreachable", "it does not answer; check the network and the power"),
     (r"No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes",
      "its disk is full; free some space there"),
-    (r"Connection closed|Broken pipe|Connection reset|client_loop|Timeout, server .* not responding",
+    (r"Connection closed|closed by remote host|Broken pipe|Connection reset|client_loop|"
+     r"Timeout, server .* not responding",
      "the connection dropped; type the same command again, finished parts are kept"),
 )  # fmt: skip
+
+
+class SshError(TargetError):
+    """The connection failed, broke off or took too long; what was started there may go on."""
 
 
 class Completed(NamedTuple):
@@ -68,13 +73,13 @@ class SshHost:
         arguments: Sequence[str],
         *,
         stdin: bytes = b"",
-        timeout_s: float = 60.0,
+        timeout_s: float | None = 60.0,
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run a command there, its words quoted; `on_line` gets each line of its output as it comes.
 
-        TargetError when ssh itself fails (its exit status is 255), in one line with what to do, or when
-        `timeout_s` passes; the command's own failure is in the status that comes back.
+        SshError when ssh itself fails (its exit status is 255), in one line with what to do, or when `timeout_s`
+        passes (None waits as long as it takes); the command's own failure is in the status that comes back.
         """
         command = [*self._command, "--", shlex.join(arguments)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -90,7 +95,7 @@ class SshHost:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
         if not ended:
-            raise TargetError(f"{self.host}: no end after {timeout_s:.0f} s of: {arguments[0]}; raise --timeout")
+            raise SshError(f"{self.host}: no end after {timeout_s:.0f} s of: {arguments[0]}; raise --timeout")
         if process.returncode == 255:
             raise self._refused(stderr)
         return Completed(process.returncode, stdout, stderr)
@@ -129,11 +134,11 @@ class SshHost:
         # tar says what is wrong first, and that it gives up last.
         return TargetError(f"{self.host}: cannot {what}: {_lines(done.stderr)[0]}")
 
-    def _refused(self, stderr: str) -> TargetError:
+    def _refused(self, stderr: str) -> SshError:
         for pattern, advice in _REFUSALS:
             if re.search(pattern, stderr):
-                return TargetError(f"{self.host}: {advice.format(host=self.host)} ({_lines(stderr)[-1]})")
-        return TargetError(f"{self.host}: ssh failed: {_lines(stderr)[-1]}")
+                return SshError(f"{self.host}: {advice.format(host=self.host)} ({_lines(stderr)[-1]})")
+        return SshError(f"{self.host}: ssh failed: {_lines(stderr)[-1]}")
 
 
 def _lines(text: str) -> list[str]:
@@ -142,7 +147,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _collect(
-    process: subprocess.Popen[bytes], stdin: bytes, timeout_s: float, on_line: Callable[[str], None] | None
+    process: subprocess.Popen[bytes], stdin: bytes, timeout_s: float | None, on_line: Callable[[str], None] | None
 ) -> tuple[bytes, str]:
     """Feed a process and read both its outputs without either filling up; lines are handed on as they come."""
     assert process.stdin is not None
@@ -174,10 +179,10 @@ def _collect(
     ]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + timeout_s
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         try:
-            line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = lines.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         except queue.Empty:
             return b"".join(output), ""
         if line is None:

@@ -42,15 +42,7 @@ def compile_engine(job: Job, path: Path) -> Compiled:
         folder = Path(scratch) / "job"
         job_folder_from_job(job, folder, key["compiler_version"], cache if cache.exists() else None)
         messages = run_agent(["build", str(folder), "--timeout", str(TIMEOUT_S)])
-        compiled = engine_from_answer(job, folder, path, key)
-    notes = [message for message in messages if not message.startswith(("compiling ", "compiled "))]
-    return Compiled(
-        compiled.build_ms,
-        compiled.golden,
-        compiled.lowered,
-        compiled.log,
-        {**(compiled.details or {}), "notes": notes},
-    )
+        return engine_from_answer(job, folder, path, key, messages)
 
 
 def run_agent(arguments: list[str]) -> list[str]:

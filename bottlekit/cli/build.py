@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, command_line, emit, say, set_quiet, stdout_console
+from bottlekit.cli.host_options import DEFAULT_PYTHON, HostOption, HostPythonOption, machine_from_options
 
 if TYPE_CHECKING:
     from bottlekit.build.build import Step
@@ -52,6 +53,12 @@ def build(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Build again what is there already.")] = False,
+    host: HostOption = None,
+    host_python: HostPythonOption = DEFAULT_PYTHON,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="With --host: seconds that one engine may take there.", show_default="3600"),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -60,6 +67,9 @@ def build(
     [bold]bottlekit build bundle/ --target cpu[/bold] optimises the graphs for ONNX Runtime and compares what they
     compute with the bundle's golden outputs. [bold]--target rtx-ada[/bold] compiles real TensorRT-RTX plans, with
     no GPU on this machine. What is there already and would come out the same is kept; what differs is named.
+
+    [bold]--target tx2 --host nvidia@tx2[/bold] builds over there, compares the engines with the golden outputs on
+    the device, and brings them back. After a dropped connection the same command goes on.
 
     [bold]--target tx2 --check-only[/bold] reads the graphs as TensorRT 8.2 would, without having it, and ends with
     exit status 1 if it finds something.
@@ -73,6 +83,7 @@ def build(
 
     set_quiet(quiet)
     spec = target_from_name(target)
+    machine = machine_from_options(host, host_python, timeout)
     images = CalibrationSource(calibration, data_root)
     if check_only:
         jobs = [
@@ -93,7 +104,9 @@ def build(
             steps.append(step)
 
     for one in fleet_from_path(str(bundle)):
-        build_bundle(one, spec, out, part, precision, max_batch, force, watch, command_line(), workspace_mb, images)
+        build_bundle(
+            one, spec, out, part, precision, max_batch, force, watch, command_line(), workspace_mb, images, machine
+        )
     emit({"engines": [_row(step) for step in steps]}, lambda: _print_table(steps), as_json)
 
 

@@ -7,16 +7,20 @@ from typing import Any
 import typer
 
 from bottlekit.cli.common import JsonOption, emit, stdout_console
+from bottlekit.cli.host_options import DEFAULT_PYTHON, HostOption, HostPythonOption, machine_from_options
 
 
-def doctor(as_json: JsonOption = False) -> None:
-    """Tell what this machine has for building and running engines, what it lacks, and what to type.
+def doctor(
+    host: HostOption = None, host_python: HostPythonOption = DEFAULT_PYTHON, as_json: JsonOption = False
+) -> None:
+    """Tell what a machine has for building and running engines, what it lacks, and what to type there.
 
-    Ends with exit status 1 if something is missing.
+    Without [bold]--host[/bold] it looks at this machine. Ends with exit status 1 if something is missing.
     """
     from bottlekit.device.doctor import report
 
-    found = report()
+    machine = machine_from_options(host, host_python)
+    found = report() if machine is None else machine.doctor()
     emit(found, lambda: _show(found), as_json)
     if not found["complete"]:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ import typer
 
 import bottlekit
 from bottlekit.cli import common
+from bottlekit.cli.agent import agent
 from bottlekit.cli.bench import bench
 from bottlekit.cli.build import build
 from bottlekit.cli.compare import compare
@@ -46,6 +47,8 @@ for verb in _PROFILES:
     app.command(rich_help_panel="Profiles")(verb)
 for verb in _WHAT_EXISTS:
     app.command(rich_help_panel="What exists")(verb)
+
+app.add_typer(agent, name="agent", rich_help_panel="What exists")
 
 
 def _print_version(asked: bool) -> None:

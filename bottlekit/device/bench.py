@@ -224,6 +224,7 @@ def _bench_phase_apart(
     """`bench_phase` in a new process, which holds nothing but this phase."""
     job = {
         "bundle": os.path.abspath(bundle.path),
+        "parts": list(bundle.parts),
         "phase": phase,
         "engine": None if engine is None else os.path.abspath(engine.path),
         "effort": list(effort),

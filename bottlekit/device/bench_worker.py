@@ -1,6 +1,7 @@
 """`python -m bottlekit.device.bench_worker`: measure one phase, alone in this process.
 
-stdin  {"bundle": path, "phase": name, "engine": path or null, "effort": [...], "threads": n or null}
+stdin  {"bundle": path, "parts": those whose graphs are there, "phase": name, "engine": path or null,
+        "effort": [...], "threads": n or null}
 stdout {"result": ...} or {"error": {"kind": class name, "message": line}}
 """
 
@@ -19,7 +20,7 @@ def answer(job: Dict[str, Any]) -> Dict[str, Any]:
     """Do a job; bottlekit's errors become part of the answer."""
     try:
         # The files were compared with their hashes by the process that asks.
-        bundle = Bundle.load(job["bundle"], verify=False)
+        bundle = Bundle.load(job["bundle"], verify=False, parts=job["parts"])
         engine = None if job["engine"] is None else Engine.load(job["engine"], verify=False)
         return {"result": bench_phase(bundle, job["phase"], engine, Effort(*job["effort"]), job["threads"])}
     except BottlekitError as error:

@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -48,7 +49,8 @@ def build(folder: str, say: Say, timeout_s: float, attempt: Optional[Attempt] = 
     attempt = attempt or attempt_in_subprocess
     deadline = time.monotonic() + timeout_s
     job = read_json(os.path.join(folder, JOB_FILE), "build job")
-    with _alone(folder, say, deadline):
+    own = _alone(os.path.join(folder, JOB_FILE), "another build of this job", say, deadline)
+    with own, _alone(_turn_file(), "another build on this machine", say, deadline):
         finished = finished_answer(folder)
         if finished is not None:
             say("built already; nothing to do")
@@ -192,9 +194,10 @@ def _last_lines(path: str) -> List[str]:
 
 
 @contextlib.contextmanager
-def _alone(folder: str, say: Say, deadline: float) -> Iterator[None]:
-    """Hold the job for this process; wait while another one builds it."""
-    with open(os.path.join(folder, JOB_FILE), "rb") as file:
+def _alone(path: str, what: str, say: Say, deadline: float) -> Iterator[None]:
+    """Hold a file for this process; wait while another one holds it. `what` is what that one is doing."""
+    # Opened to write only where it does not exist: the content of a job is not touched.
+    with open(path, "rb" if os.path.exists(path) else "wb") as file:
         told = False
         while True:
             try:
@@ -202,9 +205,14 @@ def _alone(folder: str, say: Say, deadline: float) -> Iterator[None]:
                 break
             except OSError:
                 if time.monotonic() > deadline:
-                    raise TargetError("another build of {} is still running; try again later".format(folder))
+                    raise TargetError("{} is still running; try again later".format(what))
                 if not told:
-                    say("another build of this job is running; waiting for it")
+                    say("{} is running; waiting for it".format(what))
                 told = True
                 time.sleep(0.2)
         yield
+
+
+def _turn_file() -> str:
+    """The file that whoever builds on this machine holds: TensorRT chooses by timing, and memory is short."""
+    return os.path.join(tempfile.gettempdir(), "bottlekit-build-{}.lock".format(os.getuid()))

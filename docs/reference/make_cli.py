@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ MARKER = "<!-- written by make_cli.py: everything below this line -->"
 
 def reference() -> str:
     """One section a verb: what it does, its arguments, its options, as `--help` tells them."""
-    commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    return "\n".join(_section(verb, command) for verb, command in commands.items())
+    return "\n".join(_section(verb, command) for verb, command in _verbs(typer.main.get_command(app)))
+
+
+def _verbs(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, by what one types for it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _verbs(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
 
 
 def page() -> str:

@@ -33,6 +33,8 @@ class Sshd:
         self.trust("host_key")
         self.use_key("user_key")
         self.process: subprocess.Popen[bytes] | None = None
+        # A shell's lines before every command: where it runs, and what it finds there.
+        self.profile = ""
 
     @property
     def options(self) -> tuple[str, str]:
@@ -58,6 +60,7 @@ class Sshd:
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {self.folder / 'host_key'}\n"
             f"AuthorizedKeysFile {self.folder / 'authorized_keys'}\nStrictModes no\nUsePAM no\nPidFile none\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+            f'ForceCommand {self.profile}eval "$SSH_ORIGINAL_COMMAND"\n'
         )
         command = [self.binary, "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "sshd.log").open("wb") as log:
@@ -69,8 +72,13 @@ class Sshd:
             time.sleep(0.05)
         raise AssertionError((self.folder / "sshd.log").read_text())
 
+    def cut_connections(self) -> None:
+        """End what serves connections, as a broken link does; what was started there goes on."""
+        assert self.process is not None
+        subprocess.run(["pkill", "-KILL", "-P", str(self.process.pid)], check=False)
+
     def drop_connections(self) -> None:
-        """Kill the processes that serve connections, and not the one that listens."""
+        """Kill what serves connections and what was started there, and not the process that listens."""
         assert self.process is not None
         children = subprocess.run(
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False

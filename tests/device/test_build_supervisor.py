@@ -228,6 +228,27 @@ def test_two_at_once_build_once(tmp_path):
     assert said == ["another build of this job is running; waiting for it", "built already; nothing to do"]
 
 
+def test_two_jobs_on_one_machine_take_turns(tmp_path):
+    """TensorRT chooses its kernels by timing them: a build beside it would spoil that."""
+    folders = [make_job(tmp_path / part, part=part, kind="onnxruntime") for part in ("head", "tail")]
+    running, begun, said = [], threading.Event(), []
+
+    def slow(folder, halve, say, deadline):
+        running.append("begun")
+        begun.set()
+        time.sleep(0.5)
+        run_job(folder, say)
+        running.append("ended")
+
+    first = threading.Thread(target=built, args=(folders[0], 60.0, slow))
+    first.start()
+    assert begun.wait(30)
+    build(folders[1], said.append, 60.0, slow)
+    first.join()
+    assert running == ["begun", "ended", "begun", "ended"]
+    assert said[0] == "another build on this machine is running; waiting for it"
+
+
 def test_waiting_for_another_build_ends(tmp_path):
     folder = make_job(tmp_path / "job", kind="onnxruntime")
     program = (

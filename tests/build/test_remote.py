@@ -1,0 +1,325 @@
+"""Builds and measurements on another machine: over a real sshd, by the agent under the Python that is there.
+
+That machine is a TX2 with doubles of TensorRT and CUDA: a home folder of its own, and its own python3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bottlekit.build.build import Step, build_bundle
+from bottlekit.build.remote import RemoteMachine
+from bottlekit.build.ssh import SshError, SshHost
+from bottlekit.device.bundle import Bundle
+from bottlekit.device.engine import Engine, engines_for_bundle
+from bottlekit.errors import BottlekitError, EngineError, TargetError, UsageError
+from bottlekit.targets.loader import target_from_name
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from cuda_double import compile_double
+from python36 import python36_with_requirements
+from sshd import Sshd
+from tensorrt_double import install_tensorrt
+
+Tiny = Callable[..., Bundle]
+SLOW_BUILD = """build = module.Builder.build_serialized_network
+
+def slow(*words):
+    import time
+
+    time.sleep(3)
+    return build(*words)
+
+module.Builder.build_serialized_network = slow
+"""
+
+
+class Device:
+    """The other machine: its sshd, its home folder, and what it has."""
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        self.home = folder / "home"
+        self.modules = folder / "modules"
+        for made in (self.home, self.modules, folder / "bin", folder / "sshd"):
+            made.mkdir()
+        (folder / "bin" / "python3").write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} "$@"\n')
+        (folder / "bin" / "python3").chmod(0o755)
+        compile_double(folder)
+        self.sshd = Sshd(folder / "sshd")
+        self.sshd.profile = (
+            f"cd {self.home}; export HOME={self.home} TMPDIR={self.home} PYTHONPATH={self.modules} "
+            f"LD_LIBRARY_PATH={folder} OMP_NUM_THREADS=1 PATH={folder / 'bin'}:$PATH; "
+        )
+        self.sshd.start()
+        self.said: list[str] = []
+
+    def has_tensorrt(self, version: str, hook: str = "") -> None:
+        for old in self.modules.glob("*.py"):
+            old.unlink()
+        install_tensorrt(self.modules, version, hook=hook)
+
+    def machine(self, **options: float) -> RemoteMachine:
+        return RemoteMachine(SshHost(self.sshd.host, self.sshd.options), self.said.append, **options)  # type: ignore[arg-type]
+
+    def files(self) -> list[str]:
+        """Everything in the home folder, but for what ONNX Runtime leaves in any."""
+        names = sorted(str(file.relative_to(self.home)) for file in self.home.rglob("*") if file.is_file())
+        own = (".cache/Microsoft/", ".ses")
+        return [name for name in names if not name.startswith(own) and not name.endswith(".lock")]
+
+
+@pytest.fixture(params=["this Python", pytest.param("Python 3.6", marks=pytest.mark.slow)], name="device")
+def _device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
+    python = Path(sys.executable) if request.param == "this Python" else python36_with_requirements()
+    (tmp_path / "device").mkdir()
+    device = Device(tmp_path / "device", python)
+    device.has_tensorrt("8.2")
+    yield device
+    device.sshd.stop()
+
+
+def build(bundle: Bundle, device: Device, out: Path, **changes: object) -> list[Step]:
+    steps: list[Step] = []
+    arguments: dict[str, object] = {"parts": ["head"], "precision": "fp32", "machine": device.machine(), **changes}
+    build_bundle(bundle, target_from_name("tx2"), out, progress=steps.append, **arguments)  # type: ignore[arg-type]
+    return steps
+
+
+def only_the_agent(device: Device) -> bool:
+    """Whether nothing else stays there."""
+    return [re.sub("[0-9a-f]{16}", "HASH", name) for name in device.files()] == [
+        ".cache/bottlekit/agent-HASH/bottlekit-agent.pyz"
+    ]
+
+
+def test_every_part_is_built_and_compared_there_and_comes_back(
+    tiny_bundle: Tiny, tmp_path: Path, device: Device
+) -> None:
+    bundle, out = tiny_bundle(), tmp_path / "engines"
+    steps = build(bundle, device, out, parts=None, precision="fp16", command="bottlekit build")
+    engines = [step.engine for step in steps if step.state == "built"]
+    assert [engine.part for engine in engines if engine] == list(bundle.parts)
+    for engine in engines:
+        assert engine is not None
+        assert Engine.load(engine.path).sidecar == engine.sidecar
+        assert engine.golden_compared
+        assert engine.sidecar["command"] == "bottlekit build"
+        assert engine.sidecar["key"]["compiler_version"] == "8.2.1.8"
+        assert engine.sidecar["key"]["gpu"] == "double of a GPU"
+        assert "Engine built" in Path(engine.path + ".log").read_text()
+    assert (out / "timing-tx2-8.2.1.8-double-of-a-GPU.cache").read_bytes()
+    assert any(re.fullmatch(r"tx2: compiled in .*", line) for line in device.said)
+    assert only_the_agent(device), device.files()
+
+    device.said.clear()
+    again = build(bundle, device, out, parts=None, precision="fp16")
+    assert [step.state for step in again] == ["cached"] * len(bundle.parts)
+    assert device.said == []
+
+
+def test_the_same_comes_back_as_where_it_was_built(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    """The agent's own folder of engines, and what is made here of its answer."""
+    from bottlekit.build.build import jobs_for
+    from bottlekit.build.job_folder import job_folder_from_job
+
+    bundle = tiny_bundle()
+    (step,) = (one for one in build(bundle, device, tmp_path / "engines") if one.engine)
+    assert step.engine is not None
+    (job,) = jobs_for(bundle, target_from_name("tx2"), tmp_path, ["head"], "fp32", None)
+    job_folder_from_job(job, device.home / "job", "8.2.1.8")
+    agent = device.files()[0]
+    host = SshHost(device.sshd.host, device.sshd.options)
+    done = host.run(["python3", agent, "build", "job", "-o", "engines"])
+    assert done.status == 0, done.stderr
+    installed = json.loads(done.stdout.splitlines()[-1])["answer"]["installed"]
+    there = Engine.load(str(device.home / installed)).sidecar
+    volatile = ("build_ms", "command", "log", "details")
+    assert {**there, **dict.fromkeys(volatile)} == {**step.engine.sidecar, **dict.fromkeys(volatile)}
+
+
+def test_a_link_that_breaks_leaves_a_build_that_goes_on(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    device.has_tensorrt("8.2", SLOW_BUILD)
+    bundle, out = tiny_bundle(), tmp_path / "engines"
+
+    def cut() -> None:
+        while not any("compiling" in line for line in device.said):
+            time.sleep(0.05)
+        device.sshd.cut_connections()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    with pytest.raises(SshError, match="tx2: the connection dropped; type the same command again"):
+        build(bundle, device, out)
+    cutter.join()
+    assert list(out.iterdir()) == []
+
+    device.said.clear()
+    steps = build(bundle, device, out)
+    assert steps[-1].engine is not None
+    assert steps[-1].engine.golden_compared
+    assert "tx2: this job was sent before; going on with it" in device.said
+    assert "tx2: built already; nothing to do" in device.said
+    assert not any("compiling" in line for line in device.said)
+    assert only_the_agent(device), device.files()
+
+
+def test_two_builds_at_once_give_both(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    bundle, out = tiny_bundle(), tmp_path / "engines"
+    build(bundle, device, tmp_path / "first")
+    failed: list[BottlekitError] = []
+
+    def one(part: str) -> None:
+        try:
+            build(bundle, device, out, parts=[part])
+        except BottlekitError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=one, args=(part,)) for part in ("head", "tail", "head")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    engines = engines_for_bundle(str(out), bundle, "tx2")
+    assert sorted(engines) == ["head", "tail"]
+    assert all(engine.golden_compared for engine in engines.values())
+    assert only_the_agent(device), device.files()
+
+
+def test_a_wrong_host_key_is_refused(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    device.sshd.trust("other_key")
+    with pytest.raises(TargetError, match="its host key is not the known one"):
+        build(tiny_bundle(), device, tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+    assert device.files() == []
+
+
+@pytest.mark.parametrize("version", ["8.6", "10.16"])
+def test_the_wrong_jetpack_is_named(tiny_bundle: Tiny, tmp_path: Path, device: Device, version: str) -> None:
+    device.has_tensorrt(version)
+    with pytest.raises(TargetError, match=rf"tx2 needs TensorRT 8\.2, and this machine has {re.escape(version)}"):
+        build(tiny_bundle(), device, tmp_path / "engines")
+    assert not (tmp_path / "engines").exists()
+    assert only_the_agent(device), device.files()
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("module.double.fail_build = 'Error Code 9: it cannot'", "it cannot"),
+        (
+            "module.Builder.build_serialized_network = lambda *_: os.kill(os.getpid(), 11)",
+            "signal 11.*TensorRT crashed",
+        ),
+        ("module.double.fail_execute = True", "failed to run"),
+    ],
+)
+def test_a_build_that_fails_there_is_one_line_and_its_log_comes_back(
+    tiny_bundle: Tiny, tmp_path: Path, device: Device, hook: str, words: str
+) -> None:
+    device.has_tensorrt("8.2", hook)
+    out = tmp_path / "engines"
+    with pytest.raises(EngineError, match=words) as caught:
+        build(tiny_bundle(), device, out)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in out.iterdir()] == ["tiny-rb1-head-tx2.plan.log"]
+    assert only_the_agent(device), device.files()
+
+
+def test_a_build_that_takes_too_long_is_ended_there(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    device.has_tensorrt("8.2", SLOW_BUILD.replace("sleep(3)", "sleep(600)"))
+    with pytest.raises(EngineError, match="did not end within . s and was stopped; allow it more with --timeout"):
+        build(tiny_bundle(), device, tmp_path / "engines", machine=device.machine(timeout_s=2.0))
+    assert only_the_agent(device), device.files()
+
+
+@pytest.mark.parametrize("what", ["agent", "job"])
+def test_a_full_disk_there_is_said(tiny_bundle: Tiny, tmp_path: Path, device: Device, what: str) -> None:
+    options = ["-t", "tmpfs", "-o", "size=8m", "tmpfs", str(device.home)]
+    if subprocess.run(["mount", *options], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        if what == "job":
+            device.machine().facts()
+        free = os.statvfs(device.home)
+        (device.home / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 8_192))
+        with pytest.raises(TargetError, match="tx2: cannot write files there: its disk is full") as caught:
+            build(tiny_bundle(), device, tmp_path / "engines")
+        assert "\n" not in str(caught.value)
+        assert not any(path.is_file() for path in (tmp_path / "engines").rglob("*"))
+        (device.home / "filler").unlink()
+        assert device.files() == [] if what == "agent" else only_the_agent(device), device.files()
+    finally:
+        subprocess.run(["umount", str(device.home)], check=True)
+
+
+def test_a_machine_without_python_is_said(device: Device) -> None:
+    machine = RemoteMachine(SshHost(device.sshd.host, device.sshd.options), device.said.append, "python9")
+    with pytest.raises(TargetError, match=r"tx2: cannot run python9 there; name another with --host-python"):
+        machine.facts()
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_no_time_at_all_is_refused(seconds: float) -> None:
+    with pytest.raises(UsageError, match="--timeout must be more than 0 seconds"):
+        RemoteMachine(SshHost("tx2"), print, timeout_s=seconds)
+
+
+def test_engines_are_measured_there(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    bundle, out = tiny_bundle(), tmp_path / "engines"
+    build(bundle, device, out)
+    engines = engines_for_bundle(str(out), bundle, "tx2")
+    options = ["--quick", "--phase", "head", "--phase", "encode", "--samples", "8", "--seconds", "1"]
+    profile = device.machine().bench([(bundle, engines)], "tx2", options)
+    assert (profile["format"], profile["target"]) == ("bottlekit-profile", "tx2")
+    (entry,) = profile["bundles"]
+    assert sorted(entry["phases"]) == ["encode", "head"]
+    assert entry["phases"]["head"]["golden"]["compared"]
+    assert entry["phases"]["head"]["engine_sha256"] == engines["head"].sha256
+    assert entry["phases"]["head"]["summary"]["count"] >= 8
+    assert entry["bundle"]["sha256"] == bundle.sha256
+    assert "tx2: measuring the head of tiny-rb1" in device.said
+    assert only_the_agent(device), device.files()
+
+
+def test_the_verbs_take_a_host(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    """The command line, with the system's ssh made to read the test's configuration."""
+    wrapper = tmp_path / "bin" / "ssh"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/ssh {shlex.join(device.sshd.options)} "$@"\n')
+    wrapper.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+
+    def bottlekit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bottlekit", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    told = bottlekit("doctor", "--host", "tx2", "--json")
+    checks = {check["name"]: check for check in json.loads(told.stdout)["checks"]}
+    assert checks["TensorRT for Python"]["found"].startswith("tensorrt 8.2.1.8")
+
+    out = tmp_path / "engines"
+    arguments = [str(tiny_bundle().path), "--target", "tx2", "--host", "tx2", "--part", "tail", "-o", str(out)]
+    built = bottlekit("build", *arguments, "--json")
+    assert built.returncode == 0, built.stderr
+    (row,) = json.loads(built.stdout)["engines"]
+    assert row["golden"]["compared"]
+    assert Engine.load(row["path"]).sha256 == row["engine_sha256"]
+
+    device.sshd.stop()
+    refused = bottlekit("build", *arguments, "--force")
+    assert refused.returncode == 1
+    assert "tx2: nothing listens for ssh there; start sshd on it" in " ".join(refused.stderr.split())
