@@ -57,6 +57,21 @@ def bench(
         bool, typer.Option("--quick", help="A glance: 64 samples or 3 seconds a phase, so p90 at best.")
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads for one operator; all cores without it.")] = None,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate", help="Compute times for a target that is not here, from published ones. Runs nothing."
+        ),
+    ] = False,
+    emulate_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="Its power mode or clock, as tx2's 0, 1, 2, 3 or maxn; without it, that of the published times."
+        ),
+    ] = None,
+    emulate_precision: Annotated[
+        str | None, typer.Option(help="fp16 or fp32; without it, what the target is usually built for.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV, too.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, too.")] = None,
     as_json: JsonOption = False,
@@ -81,6 +96,15 @@ def bench(
     from bottlekit.report.setups import phases_table
 
     set_quiet(quiet)
+    if emulate or emulate_mode is not None or emulate_precision is not None:
+        from bottlekit.cli.bench_emulate import bench_emulated
+
+        measuring = {"--samples": samples, "--seconds": seconds, "--warm-up": warm_up, "--threads": threads}
+        given = [name for name, value in {**measuring, "--quick": quick or None}.items() if value is not None]
+        bench_emulated(
+            bundle, target, out, phase, emulate, emulate_mode, emulate_precision, given, csv, markdown, as_json
+        )
+        return
     usual = QUICK if quick else Effort()
     effort = checked_effort(
         Effort(

@@ -240,4 +240,19 @@ def phases_table(profile: Values, title: str = "Phases") -> Table:
                 for name in PERCENTILES
             ]
             rows.append((Cell(phase), Cell(str(entry["bundle"]["name"])), Cell(str(summary["count"])), *cells))
-    return Table(title, columns, tuple(rows))
+    return Table(title, columns, tuple(rows), note=emulation_words(profile.get("emulation")))
+
+
+def emulation_words(emulation: Values | None) -> str:
+    """How far to trust emulated times: what they were fitted to, and the errors at what the fit had not seen.
+
+    Nothing for times that were measured.
+    """
+    if emulation is None:
+        return ""
+    errors = emulation["leave_one_out"]
+    return (
+        f"emulated {emulation['target']}, {emulation['mode']}, {emulation['precision']}: a roofline fitted to "
+        f"{errors['points']} published times; leave-one-out error: median {100 * errors['median_error']:.0f} %, "
+        f"worst {100 * errors['worst_error']:.0f} % ({errors['worst_network']})"
+    )
