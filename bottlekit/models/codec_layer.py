@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bottlekit.device.codecs import codec_from_spec
+from bottlekit.device.codecs import Codec, JpegCodec, codec_from_spec
+from bottlekit.device.quantizer import levels_from_bits
+from bottlekit.device.tiling import canvas_shape, slots_from_channels
+from bottlekit.errors import CodecError
+from bottlekit.models.jpeg_graph import JpegRoundTrip
+from bottlekit.models.quantizer_graph import dequantize, quantize
 from bottlekit.specs import CodecSpec, to_dict
 
 
 class CodecLayer(nn.Module):
     """Forward: what the server will receive. Backward: the identity (BottleNet, section 2.2).
 
-        reduced feature (n, c, h, w) -> per image: device codec encode -> bytes -> decode -> (n, c, h, w)
-        gradient                     <- passed on unchanged <-
+        reduced feature (n, c, h, w)
+          | quantize     each image over its own range           quantizer_graph.py
+          v codes (n, c, h, w), low and high (n, 1, 1, 1)
+          | canvas       tile, stretch to 0..255, JPEG, and back   jpeg_graph.py; only where the coder is JPEG
+          v codes (n, c, h, w)
+          | dequantize
+          v what the server receives (n, c, h, w)
+        gradient         <- passed on unchanged <-
 
-    The forward pass runs the very codec of the device island on the processor, image by image, so training sees
-    every rounding and JPEG artefact that serving will see. Type and device of the tensor are kept; half-precision
-    features are coded from their float32 values. `enabled = False` makes the layer the identity.
+    Equal to the device codec's decode(encode(image)) for each image, bit for bit, so training sees every rounding
+    and JPEG artefact that serving will see. It is computed for the whole batch on the device the feature is on, and
+    no value decides what is computed, so the layer can be traced and compiled. A codec that is lossless behind the
+    quantiser needs nothing but the quantiser; one that loses in a way of its own is asked image by image.
 
-    Raises CodecError for settings the codec cannot work with, or features with NaN or infinity.
+    The feature's type and device are kept; half-precision features are coded from their float32 values. An image
+    with NaN or infinity, which the device's codec refuses, comes out as NaN everywhere and so reaches the loss.
+    `enabled = False` makes the layer the identity. `codec` is the device's codec.
+
+    Raises CodecError for settings the codec cannot work with, or features of another shape.
     """
 
     def __init__(self, spec: CodecSpec, shape: tuple[int, int, int]) -> None:
@@ -32,28 +46,86 @@ class CodecLayer(nn.Module):
         self.shape = shape
         self.enabled = True
         self.codec = codec_from_spec(to_dict(spec), shape)
+        self.coder: nn.Module
+        if self.codec.lossless:
+            self.coder = nn.Identity()
+        elif isinstance(self.codec, JpegCodec):
+            self.coder = Canvas(shape, spec.bits, spec.quality)
+        else:
+            self.coder = ImageByImage(self.codec)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, c, h, w)."""
         if not self.enabled:
             return feature
-        decoded: Tensor = _RoundTrip.apply(feature, self.codec)  # type: ignore[no-untyped-call]
-        return decoded
+        if feature.shape[1:] != self.shape:
+            raise CodecError(
+                f"this {self.spec.name} codec takes features (n, {', '.join(map(str, self.shape))}), "
+                f"not {tuple(feature.shape)}"
+            )
+        with torch.no_grad():
+            received = self._received(feature.to(torch.float32)).to(feature.dtype)
+        # Plus 0, exactly, whose gradient is the identity.
+        return received + (feature - feature.detach())
+
+    def _received(self, feature: Tensor) -> Tensor:
+        """What the server receives, (n, c, h, w) float32."""
+        finite = feature.isfinite().flatten(1).all(1)[:, None, None, None]
+        codes, low, high = quantize(torch.where(finite, feature, 0.0), self.spec.bits)
+        return torch.where(finite, dequantize(self.coder(codes), low, high, self.spec.bits), torch.nan)
 
     def extra_repr(self) -> str:
         """What print(network) shows."""
         return f"{self.spec.name}, bits={self.spec.bits}, quality={self.spec.quality}, shape={self.shape}"
 
 
-class _RoundTrip(torch.autograd.Function):
-    """Straight-through estimator around a codec."""
+class Canvas(nn.Module):
+    """Codes through a gray JPEG image, as the device's codecs tile and stretch them.
 
-    @staticmethod
-    def forward(ctx: Any, feature: Tensor, codec: Any) -> Tensor:
-        images = feature.detach().to("cpu", torch.float32).contiguous().numpy()
-        decoded = np.stack([codec.decode(codec.encode(image)) for image in images])
-        return torch.from_numpy(decoded).to(feature.device, feature.dtype)
+    codes (n, c, h, w), 0..2^bits - 1 -> canvases (n, H, W), 0..255 -> JPEG -> codes (n, c, h, w)
+    """
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    def __init__(self, shape: tuple[int, int, int], bits: int, quality: int) -> None:
+        """`shape` (c, h, w) of the codes; `bits` and `quality` as the codec has them."""
+        super().__init__()
+        self.shape = shape
+        self.levels = levels_from_bits(bits)
+        self.jpeg = JpegRoundTrip(canvas_shape(*shape), quality)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(n, c, h, w) int32 -> (n, c, h, w) int32."""
+        # Both divisions round to the nearest, and neither meets a tie. With 8 bits they change nothing.
+        pixels = (tiled(codes) * 510 + self.levels) // (2 * self.levels)
+        decoded = (self.jpeg(pixels) * (2 * self.levels) + 255) // 510
+        return untiled(decoded, self.shape)
+
+
+class ImageByImage(nn.Module):
+    """Codes through the device's own coder, on the processor: slow, and right for every codec."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(n, c, h, w) int32 -> (n, c, h, w) int32."""
+        images = codes.to("cpu", torch.uint8).contiguous().numpy()
+        decoded = [self.codec.decode_codes(self.codec.encode_codes(image)) for image in images]
+        return torch.from_numpy(np.stack(decoded)).to(codes)
+
+
+def tiled(codes: Tensor) -> Tensor:
+    """Codes (n, c, h, w) as canvases (n, H, W), each as `device.tiling.tile` makes it; spare slots are 0."""
+    count, c, h, w = codes.shape
+    rows, columns = slots_from_channels(c)
+    if c < rows * columns:
+        codes = torch.cat((codes, codes.new_zeros(count, rows * columns - c, h, w)), 1)
+    return codes.reshape(count, rows, columns, h, w).transpose(2, 3).reshape(count, rows * h, columns * w)
+
+
+def untiled(canvases: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The codes (n, c, h, w) on canvases (n, H, W); what is in spare slots is dropped."""
+    c, h, w = shape
+    rows, columns = slots_from_channels(c)
+    slots = canvases.reshape(-1, rows, h, columns, w).transpose(2, 3).reshape(-1, rows * columns, h, w)
+    return slots[:, :c]

@@ -86,10 +86,12 @@ class JpegRoundTrip(nn.Module):
         super().__init__()
         self.shape = shape
         self.quality = quality
-        # Integers: they stay what they are when the network's weights change their type.
-        table = torch.tensor(divisors_from_quality(quality), dtype=torch.int32)
-        self.register_buffer("divisors", table[:, :, None], persistent=False)
-        self.register_buffer("transform", torch.tensor(TRANSFORM, dtype=torch.int32), persistent=False)
+        # Integers stay what they are when a network's weights change their type. And they are here at once, also
+        # in a network that is made without storage and gets its weights later.
+        divisors = torch.tensor(divisors_from_quality(quality), dtype=torch.int32, device="cpu")
+        transform = torch.tensor(TRANSFORM, dtype=torch.int32, device="cpu")
+        self.register_buffer("divisors", divisors[:, :, None], persistent=False)
+        self.register_buffer("transform", transform, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(n, h, w) -> (n, h, w), integers 0..255 as int32."""

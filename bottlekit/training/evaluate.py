@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bottlekit.errors import BottlekitError
 from bottlekit.models.network import SplitNetwork
 from bottlekit.training.batches import evaluation_batches, readable
 from bottlekit.training.data import LabelledImages
@@ -22,6 +23,7 @@ def accuracy(
     """Top-1 accuracy as a fraction 0..1, in evaluation mode, on the device the network is on.
 
     `with_codec` is for a SplitNetwork: True is what serving does, False leaves the codec out.
+    Raises BottlekitError where an answer is no number, as for a feature that no codec can send.
     """
     options = {} if with_codec is None else {"with_codec": with_codec}
     correct = 0
@@ -30,6 +32,10 @@ def accuracy(
         for inputs, labels in readable(evaluation_batches(images, batch_size)):
             inputs = inputs.to(device, memory_format=torch.channels_last)
             logits = network(inputs, **options)
+            if bool(logits.isnan().any()):
+                raise BottlekitError(
+                    "the network answers NaN: its features are no numbers any more; train it with a lower --lr"
+                )
             correct += int((logits.argmax(1).cpu() == labels).sum())
     return correct / len(images)
 

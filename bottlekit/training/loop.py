@@ -24,7 +24,7 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bottlekit.errors import BottlekitError, CodecError, DataError
+from bottlekit.errors import BottlekitError, DataError
 from bottlekit.training.batches import readable, training_batches
 from bottlekit.training.data import DataSet
 from bottlekit.training.evaluate import accuracy
@@ -136,15 +136,13 @@ def _loss(
     epoch: int,
     step: int,
 ) -> Tensor:
-    where = f"training diverged in epoch {epoch + 1}, step {step + 1}"
-    try:
-        logits = network(images.to(memory_format=torch.channels_last), **options)
-    except CodecError as error:
-        # The codec refuses infinite features before the loss can show them.
-        raise BottlekitError(f"{where}: {error}; lower the learning rate with --lr") from error
+    logits = network(images.to(memory_format=torch.channels_last), **options)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
     if not math.isfinite(float(loss.detach())):
-        raise BottlekitError(f"{where}: the loss is {float(loss.detach())}; lower the learning rate with --lr")
+        raise BottlekitError(
+            f"training diverged in epoch {epoch + 1}, step {step + 1}: the loss is {float(loss.detach())}; "
+            "lower the learning rate with --lr"
+        )
     return loss
 
 

@@ -22,7 +22,8 @@ def _randomise(network: nn.Module) -> nn.Module:
     for index, module in enumerate(network.modules()):
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if not tensor.is_floating_point():
-                tensor.data.fill_(1)
+                if name == "num_batches_tracked":
+                    tensor.data.fill_(1)
                 continue
             values = pool.roll(index * 977).repeat(-(-tensor.numel() // len(pool)))[: tensor.numel()]
             if isinstance(module, nn.BatchNorm2d):

@@ -4,28 +4,63 @@ import pytest
 import torch
 from torch import Tensor
 
-from bottlekit.device.codecs import CODEC_NAMES, codec_from_spec
+from bottlekit.device.codecs import CODEC_NAMES, Codec, codec_from_spec
 from bottlekit.errors import BottlekitError, CodecError
-from bottlekit.models.codec_layer import CodecLayer
+from bottlekit.models.codec_layer import CodecLayer, ImageByImage
 from bottlekit.specs import CodecSpec, to_dict
 
 SHAPE = (3, 5, 4)
+SHAPES = [(1, 1, 1), SHAPE, (1, 28, 28), (2, 28, 28), (5, 7, 7), (10, 4, 4), (5, 14, 14), (17, 1, 3), (8, 56, 14)]
 
 
-def _features(count: int = 4) -> Tensor:
-    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(2))
+def _features(count: int = 4, shape: tuple[int, int, int] = SHAPE) -> Tensor:
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(2))
+
+
+def _all_kinds(shape: tuple[int, int, int]) -> Tensor:
+    """Features as a network has them, and as it should not: constant, wide as float32, tiny, one outlier."""
+    features = _features(8, shape)
+    features[1].relu_()
+    features[2] = 0.3
+    features[3] = 0
+    features[4] *= 3e38 / features[4].abs().max()
+    features[5] *= 1e-42
+    features[6, 0, 0, 0] = 1000
+    features[7] = torch.linspace(0, 1, features[7].numel()).reshape(shape)
+    return features
+
+
+def _received(codec: Codec, features: Tensor) -> Tensor:
+    """What a server receives of each image, by the device's codec."""
+    return torch.stack([torch.from_numpy(codec.decode(codec.encode(image.numpy()))) for image in features])
 
 
 @pytest.mark.parametrize("name", CODEC_NAMES)
-@pytest.mark.parametrize("bits", [8, 3])
-def test_forward_is_the_device_codec_image_by_image(name: str, bits: int) -> None:
-    spec = CodecSpec(name, bits, 30)
-    codec = codec_from_spec(to_dict(spec), SHAPE)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_is_the_device_codec_to_the_last_bit(name: str, shape: tuple[int, int, int]) -> None:
+    features = _all_kinds(shape)
+    for bits in range(1, 9):
+        for quality in (1, 20, 90):
+            spec = CodecSpec(name, bits, quality)
+            expected = _received(codec_from_spec(to_dict(spec), shape), features)
+            found = CodecLayer(spec, shape)(features)
+            assert found.dtype == torch.float32
+            # As integers, which tell 0.0 from -0.0.
+            assert torch.equal(found.contiguous().view(torch.int32), expected.view(torch.int32)), spec
+
+
+@pytest.mark.parametrize("name", CODEC_NAMES)
+def test_it_changes_features(name: str) -> None:
     features = _features()
-    found = CodecLayer(spec, SHAPE)(features)
-    assert not torch.equal(found, features)
-    for image, decoded in zip(features, found, strict=True):
-        assert torch.equal(decoded, torch.from_numpy(codec.decode(codec.encode(image.numpy()))))
+    assert not torch.equal(CodecLayer(CodecSpec(name, 8, 30), SHAPE)(features), features)
+
+
+def test_a_coder_that_is_not_in_the_graph_is_asked_image_by_image() -> None:
+    spec = CodecSpec("jpeg", 4, 20)
+    layer = CodecLayer(spec, SHAPE)
+    expected = layer(_all_kinds(SHAPE))
+    layer.coder = ImageByImage(layer.codec)
+    assert torch.equal(layer(_all_kinds(SHAPE)), expected)
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
@@ -89,20 +124,29 @@ def test_the_input_is_not_overwritten() -> None:
 def test_it_has_no_weights_and_prints_its_settings() -> None:
     layer = CodecLayer(CodecSpec("jpeg", 7, 20), SHAPE)
     assert list(layer.state_dict()) == []
-    assert repr(layer) == "CodecLayer(jpeg, bits=7, quality=20, shape=(3, 5, 4))"
+    assert "jpeg, bits=7, quality=20, shape=(3, 5, 4)" in repr(layer)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_features_that_are_no_numbers(bad: float) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["jpeg", "raw"])
+def test_an_image_that_the_device_refuses_comes_out_as_nan_and_leaves_the_others_alone(
+    name: str, bad: float
+) -> None:
+    layer = CodecLayer(CodecSpec(name), SHAPE)
     features = _features()
-    features[2, 0, 0, 0] = bad
+    expected = layer(features)
+    features[2, 0, 3, 1] = bad
     with pytest.raises(CodecError):
-        CodecLayer(CodecSpec("raw"), SHAPE)(features)
+        layer.codec.encode(features[2].numpy())
+    found = layer(features)
+    assert found[2].isnan().all()
+    assert torch.equal(found[[0, 1, 3]], expected[[0, 1, 3]])
 
 
 def test_features_of_another_shape() -> None:
-    with pytest.raises(CodecError):
-        CodecLayer(CodecSpec("raw"), SHAPE)(torch.rand(1, 3, 4, 5))
+    for shape in ((1, 3, 4, 5), SHAPE):
+        with pytest.raises(CodecError, match="3, 5, 4"):
+            CodecLayer(CodecSpec("raw"), SHAPE)(torch.rand(shape))
 
 
 def test_an_unknown_codec() -> None:

@@ -152,3 +152,10 @@ def test_its_constants_stay_integers_when_a_network_changes_its_type() -> None:
     module = JpegRoundTrip((13, 24), 20)
     expected = module(images)
     assert torch.equal(module.to(torch.bfloat16)(images), expected)
+
+
+def test_made_without_storage_it_has_its_constants() -> None:
+    images = torch.from_numpy(tiles(5, 9, 1).astype(np.int32))
+    with torch.device("meta"):
+        module = JpegRoundTrip((5, 9), 20)
+    assert torch.equal(module(images), JpegRoundTrip((5, 9), 20)(images))

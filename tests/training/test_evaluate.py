@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bottlekit.device.codecs import codec_from_spec
+from bottlekit.errors import BottlekitError
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, to_dict
 from bottlekit.training.data import DataSet
@@ -68,3 +69,11 @@ def test_with_codec_is_passed_on(few: DataSet, split: SplitNetwork, monkeypatch:
     assert calls == []
     accuracy(split, few.val, with_codec=True)
     assert sum(calls) == 20
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_no_codec_can_send_are_refused(few: DataSet, split: SplitNetwork, bad: float) -> None:
+    with torch.no_grad():
+        next(split.unit.reduce.parameters()).fill_(bad)  # type: ignore[union-attr]
+    with pytest.raises(BottlekitError, match="NaN.*--lr"):
+        accuracy(split, few.val, with_codec=True)

@@ -141,7 +141,7 @@ def split() -> SplitNetwork:
 def test_features_that_are_no_numbers_say_the_same(few: DataSet, split: SplitNetwork, recipe: Recipe) -> None:
     with torch.no_grad():
         next(split.unit.reduce.parameters()).fill_(float("nan"))  # type: ignore[union-attr]
-    with pytest.raises(BottlekitError, match=r"diverged in epoch 1, step 1: .*lower the learning rate"):
+    with pytest.raises(BottlekitError, match=r"diverged in epoch 1, step 1: the loss is nan; lower .* --lr"):
         fit(split, few, recipe, with_codec=True, quiet=True)
 
 
