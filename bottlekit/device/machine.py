@@ -132,7 +132,7 @@ def _how_to_get(tensorrt: str, facts: Dict[str, Any]) -> str:
 def machine_key(facts: Dict[str, Any], compiler: Compiler) -> Dict[str, Any]:
     """The part of an engine's key that the machine decides: what makes it another, or unusable, elsewhere."""
     if compiler.name == "onnxruntime":
-        return onnxruntime_key()
+        return onnxruntime_key(compiler.version, facts["machine"])
     return {
         "compiler": compiler.name,
         "compiler_version": compiler.version,

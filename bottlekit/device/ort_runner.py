@@ -114,17 +114,17 @@ def optimise_onnx(onnx_path: str, path: str) -> None:
     session_from_onnx(os.fspath(onnx_path), options)
 
 
-def onnxruntime_key() -> Dict[str, Any]:
-    """What of this machine decides an engine for ONNX Runtime.
+def onnxruntime_key(version: Optional[str] = None, cpu_arch: Optional[str] = None) -> Dict[str, Any]:
+    """What of a machine decides an engine for ONNX Runtime; without arguments, of this one.
 
     ONNX Runtime stamps its file with all the operator sets it knows, and an older one refuses newer sets: so its
     version counts.
     """
     return {
         "compiler": "onnxruntime",
-        "compiler_version": import_onnxruntime().__version__,
+        "compiler_version": version or import_onnxruntime().__version__,
         "graph_level": GRAPH_LEVEL,
-        "cpu_arch": platform.machine(),
+        "cpu_arch": cpu_arch or platform.machine(),
     }
 
 

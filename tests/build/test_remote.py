@@ -199,6 +199,19 @@ def test_two_builds_at_once_give_both(tiny_bundle: Tiny, tmp_path: Path, device:
     assert only_the_agent(device), device.files()
 
 
+def test_onnx_runtime_of_that_machine_is_in_the_key(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
+    steps: list[Step] = []
+    machine = device.machine()
+    out = tmp_path / "engines"
+    for _ in range(2):
+        build_bundle(tiny_bundle(), target_from_name("cpu"), out, ["tail"], progress=steps.append, machine=machine)
+    assert [step.state for step in steps] == ["compiling", "built", "cached"]
+    engine = steps[-1].engine
+    assert engine is not None
+    assert engine.golden_compared
+    assert engine.sidecar["key"]["compiler_version"] == machine.facts()["onnxruntime"]
+
+
 def test_a_wrong_host_key_is_refused(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
     device.sshd.trust("other_key")
     with pytest.raises(TargetError, match="its host key is not the known one"):
