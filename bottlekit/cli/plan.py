@@ -187,4 +187,7 @@ def _print_assumptions(assumptions: dict[str, Any]) -> None:
     for name in ("device_load", "server_load"):
         if assumptions[name] != 1.0:
             words.append(f"{name.replace('_', ' ')} {assumptions[name]:g}")
+    for side in ("device", "server"):
+        if assumptions[f"{side}_emulation"] is not None:
+            words.append(f"{side} times emulated")
     say(f"assumed: {', '.join(words)}")

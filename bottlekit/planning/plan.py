@@ -61,10 +61,13 @@ def plan_from_profile(
         "server_profile_sha256": server_profile_sha256,
         "link": to_dict(link),
         "objective": objective,
+        "emulated": any("emulated" in one.device_origin + one.server_origin for one in candidates),
         "assumptions": {
             "time_statistic": "p50_ms",
             "bytes_statistic": "mean",
             "server_times": "the device's profile" if server_profile is None else "the server's profile",
+            "device_emulation": profile.get("emulation"),
+            "server_emulation": (profile if server_profile is None else server_profile).get("emulation"),
             "device_load": device_load,
             "server_load": server_load,
             "device_power_mw": device_power_mw,

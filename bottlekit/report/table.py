@@ -16,7 +16,7 @@ from bottlekit.errors import ReportError
 ORIGINS = {
     "measured": "timed or counted in this run, on this machine",
     "modelled": "computed from a published model (link throughput and power), not observed",
-    "emulated": "observed on another machine or a slowed link that stands in for the real one",
+    "emulated": "computed for, or observed on, a machine or link that stands in for the real one",
 }
 """Where a number can come from, and what that word means. A sum of several is written 'measured+modelled'."""
 
