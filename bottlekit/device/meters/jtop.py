@@ -72,13 +72,17 @@ class JtopMeter(Meter):
         self._process: Any = None
         self._thread: Optional[threading.Thread] = None
         self._changed = threading.Condition()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew: nothing was said."""
         self._started: Dict[str, Any] = {}
         self._last_reading: Optional[_Reading] = None
         self._readings = 0
         self._over: Optional[str] = None
 
     def _open(self) -> None:
-        self._started, self._last_reading, self._readings, self._over = {}, None, 0, None
+        self._forget()
         self._process = subprocess.Popen(
             list(self._command),
             stdin=subprocess.DEVNULL,
@@ -90,7 +94,8 @@ class JtopMeter(Meter):
         self._thread.start()
         with self._changed:
             self._changed.wait_for(lambda: self._readings > 0 or self._over is not None, self._start_timeout_s)
-            if self._over is not None:
+            # One that ended after its first reading is for `read` to tell.
+            if self._over is not None and not self._readings:
                 raise MeterError("the meter jtop cannot be used: {}".format(self._over))
             if not self._readings:
                 raise MeterError(

@@ -23,7 +23,7 @@ class Sampler:
         meter.read --every period--> times_s, values --trace()--> PowerTrace
 
     A reading's time is the middle between before and after it was taken, or the meter's own `stamp_s`; the same
-    stamp again is no new reading. Readings that come late are not made up for: the next one is due a period later.
+    stamp again is no new reading. Readings that come late are not made up for by a burst.
     What the meter raises ends the thread, and is raised by `check` and `stop`.
 
     Args:
@@ -31,6 +31,7 @@ class Sampler:
         period_s: the time from one reading to the next.
         refresh_s: what measured_refresh found, for the trace; None where it found nothing.
         clock: seconds, monotonic.
+        wait: waits so many seconds and returns whether that is the end; None for until `stop`.
 
     Attributes:
         times_s: when each reading was taken.
@@ -44,6 +45,7 @@ class Sampler:
         period_s: float,
         refresh_s: Optional[float] = None,
         clock: Callable[[], float] = time.monotonic,
+        wait: Optional[Callable[[float], bool]] = None,
     ) -> None:
         if not 0 < period_s < float("inf"):
             raise UsageError("a meter is read every so many seconds, more than 0, not {:g}".format(period_s))
@@ -58,6 +60,7 @@ class Sampler:
         self._facts = meter.facts()
         self._stamp_s: Optional[float] = None
         self._enough = threading.Event()
+        self._wait = wait or self._enough.wait
         self._failure: Optional[BaseException] = None
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -96,7 +99,7 @@ class Sampler:
         count = len(self.times_s)
         return PowerTrace(
             times_s=np.array(self.times_s[:count], dtype=np.float64),
-            values=np.array([row[:count] for row in self.values], dtype=np.float64).reshape(-1, count),
+            values=np.array([row[:count] for row in self.values], dtype=np.float64).reshape(len(self.values), count),
             rails=tuple(self._meter.rails),
             kind=self._meter.kind,
             refresh_s=self._refresh_s,
@@ -111,7 +114,7 @@ class Sampler:
     def _run(self) -> None:
         try:
             due_s = self._clock()
-            while not self._enough.wait(max(0.0, due_s - self._clock())):
+            while not self._wait(max(0.0, due_s - self._clock())):
                 self._take()
                 due_s = max(due_s + self._period_s, self._clock())
         # Whatever it is, the thread that waits for the readings must hear of it.
