@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bottlekit.device.codecs import Codec, JpegCodec, codec_from_spec
+from bottlekit.device.codecs import Codec, JpegCodec, Tables, codec_from_spec
 from bottlekit.device.quantizer import levels_from_bits
 from bottlekit.device.tiling import canvas_shape, slots_from_channels
 from bottlekit.errors import CodecError
@@ -19,9 +19,9 @@ class CodecLayer(nn.Module):
     """Forward: what the server will receive. Backward: the identity (BottleNet, section 2.2).
 
         reduced feature (n, c, h, w)
-          | quantize     each image over its own range           quantizer_graph.py
+          | quantize     over each image's own range, or the codec's static one     quantizer_graph.py
           v codes (n, c, h, w), low and high (n, 1, 1, 1)
-          | canvas       tile, stretch to 0..255, JPEG, and back   jpeg_graph.py; only where the coder is JPEG
+          | coder        tile, stretch to 0..255, JPEG, and back: only if it is JPEG   jpeg_graph.py
           v codes (n, c, h, w)
           | dequantize
           v what the server receives (n, c, h, w)
@@ -39,13 +39,13 @@ class CodecLayer(nn.Module):
     Raises CodecError for settings the codec cannot work with, or features of another shape.
     """
 
-    def __init__(self, spec: CodecSpec, shape: tuple[int, int, int]) -> None:
-        """`shape` (c, h, w) of the reduced feature."""
+    def __init__(self, spec: CodecSpec, shape: tuple[int, int, int], tables: Tables | None = None) -> None:
+        """`shape` (c, h, w) of the reduced feature; `tables` that were calibrated, a static range among them."""
         super().__init__()
         self.spec = spec
         self.shape = shape
         self.enabled = True
-        self.codec = codec_from_spec(to_dict(spec), shape)
+        self.codec = codec_from_spec(to_dict(spec), shape, tables)
         self.coder: nn.Module
         if self.codec.lossless:
             self.coder = nn.Identity()
@@ -71,7 +71,7 @@ class CodecLayer(nn.Module):
     def _received(self, feature: Tensor) -> Tensor:
         """What the server receives, (n, c, h, w) float32."""
         finite = feature.isfinite().flatten(1).all(1)[:, None, None, None]
-        codes, low, high = quantize(torch.where(finite, feature, 0.0), self.spec.bits)
+        codes, low, high = quantize(torch.where(finite, feature, 0.0), self.spec.bits, self.codec.value_range)
         return torch.where(finite, dequantize(self.coder(codes), low, high, self.spec.bits), torch.nan)
 
     def extra_repr(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from bottlekit.specs import CodecSpec
 _COMPILERS_OWN_WARNINGS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 SHAPES = [(1, 28, 28), (3, 7, 9)]
-SPECS = [CodecSpec("jpeg", 8, 20), CodecSpec("jpeg", 3, 90), CodecSpec("raw", 8), CodecSpec("png", 2)]
+SPECS = [CodecSpec("jpeg", 8, 20), CodecSpec("jpeg", 3, 90, range="static"), CodecSpec("raw"), CodecSpec("png", 2)]
+TABLES = {"range": np.array([0.0, 1.5], dtype=np.float32)}
 
 
 class _Operations(TorchDispatchMode):
@@ -40,7 +42,7 @@ def _features(count: int, shape: tuple[int, int, int]) -> Tensor:
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_large_batch_takes_as_many_operations_as_one_image(spec: CodecSpec, shape: tuple[int, int, int]) -> None:
-    layer = CodecLayer(spec, shape)
+    layer = CodecLayer(spec, shape, TABLES)
     counted = []
     for count in (1, 50):
         features = _features(count, shape)
@@ -56,7 +58,7 @@ def test_a_large_batch_takes_as_many_operations_as_one_image(spec: CodecSpec, sh
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_traces_under_fake_tensors(spec: CodecSpec, shape: tuple[int, int, int]) -> None:
     with FakeTensorMode():
-        layer = CodecLayer(spec, shape)
+        layer = CodecLayer(spec, shape, TABLES)
         features = torch.empty(6, *shape, requires_grad=True)
         received = layer(features)
         received.sum().backward()
@@ -69,13 +71,13 @@ def test_it_traces_under_fake_tensors(spec: CodecSpec, shape: tuple[int, int, in
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 def test_nothing_leaves_the_features_device(spec: CodecSpec) -> None:
     """The meta device holds no values, and no operation takes a tensor of another device beside one of its own."""
-    layer = CodecLayer(spec, (3, 7, 9)).to("meta")
+    layer = CodecLayer(spec, (3, 7, 9), TABLES).to("meta")
     assert layer(torch.empty(4, 3, 7, 9, device="meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 def test_a_traced_graph_computes_what_the_layer_computes(spec: CodecSpec) -> None:
-    layer = CodecLayer(spec, (3, 7, 9))
+    layer = CodecLayer(spec, (3, 7, 9), TABLES)
     traced = make_fx(layer)(_features(2, (3, 7, 9)))
     other = torch.randn(2, 3, 7, 9)
     assert torch.equal(traced(other), layer(other))
@@ -87,7 +89,7 @@ def test_a_traced_graph_computes_what_the_layer_computes(spec: CodecSpec) -> Non
 def test_it_compiles_to_one_graph_with_the_same_bits(spec: CodecSpec) -> None:
     torch.compiler.reset()
     shape = (3, 28, 28)
-    layer = CodecLayer(spec, shape)
+    layer = CodecLayer(spec, shape, TABLES)
     compiled = torch.compile(layer, fullgraph=True)
     for count in (4, 7, 1):
         features = _features(count, shape).requires_grad_()
@@ -122,7 +124,7 @@ def test_a_network_around_it_compiles_to_one_graph() -> None:
 @_COMPILERS_OWN_WARNINGS
 def test_on_a_gpu_it_gives_the_processors_bits(spec: CodecSpec, compiled: bool) -> None:
     features = torch.randn(64, 3, 28, 28)
-    layer = CodecLayer(spec, (3, 28, 28))
+    layer = CodecLayer(spec, (3, 28, 28), TABLES)
     expected = layer(features)
     layer = layer.to("cuda")
     found = (torch.compile(layer, fullgraph=True) if compiled else layer)(features.to("cuda"))

@@ -53,6 +53,19 @@ def test_codes_and_values_are_the_devices_to_the_last_bit(bits: int, shape: tupl
         assert torch.equal(_bits_of(values[index]), _bits_of(back))
 
 
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-2.0, 2.0), (-LARGEST, LARGEST), (0.0, SMALLEST)])
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_values_outside_a_given_range_are_moved_to_its_ends(bits: int, ends: tuple[float, float]) -> None:
+    features = _images((2, 5, 4))
+    codes, low, high = quantize(features, bits, ends)
+    values = dequantize(codes, low, high, bits)
+    for index, feature in enumerate(features.numpy()):
+        expected, first, last = device.quantize(feature, bits, ends)
+        assert np.array_equal(codes[index].numpy(), expected)
+        back = torch.from_numpy(device.dequantize(expected, first, last, bits))
+        assert torch.equal(_bits_of(values[index]), _bits_of(back))
+
+
 def test_a_million_values_of_one_image() -> None:
     """Enough that one wrong rounding of a division or a product would show."""
     feature = torch.randn(1, 1, 1000, 1000, generator=torch.Generator().manual_seed(1)).relu()
