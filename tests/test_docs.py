@@ -85,7 +85,9 @@ def blocks_of(text: str) -> list[Block]:
 
 def bottlekit_commands(command: str) -> list[list[str]]:
     """The arguments of each call of bottlekit in a shell command."""
-    words = list(shlex.shlex(command, posix=True, punctuation_chars=True))
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words = list(lexer)
     calls: list[list[str]] = []
     inside = False
     for position, word in enumerate(words):

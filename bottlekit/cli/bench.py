@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottlekit.cli.bench_remote import measured_there
 from bottlekit.cli.common import (
     JsonOption,
     QuietOption,
@@ -18,6 +19,7 @@ from bottlekit.cli.common import (
     stderr_console,
     stdout_console,
 )
+from bottlekit.cli.host_options import DEFAULT_PYTHON, HostOption, HostPythonOption, machine_from_options
 
 if TYPE_CHECKING:
     from bottlekit.device.bench import Effort
@@ -72,6 +74,8 @@ def bench(
     emulate_precision: Annotated[
         str | None, typer.Option(help="fp16 or fp32; without it, what the target is usually built for.")
     ] = None,
+    host: HostOption = None,
+    host_python: HostPythonOption = DEFAULT_PYTHON,
     csv: Annotated[Path | None, typer.Option(help="Write the table as CSV, too.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table as Markdown, too.")] = None,
     as_json: JsonOption = False,
@@ -86,6 +90,9 @@ def bench(
         bottlekit build fleet/ --target cpu
 
         bottlekit bench fleet/ --target cpu -o profile.json
+
+    [bold]--host nvidia@tx2[/bold] sends engines that were built for that machine, and measures there: the codec,
+    and those parts that have an engine here.
     """
     from bottlekit import __version__
     from bottlekit.device.bench import QUICK, Effort, checked_effort, profile_from_entries
@@ -113,11 +120,16 @@ def bench(
             warm_up_seconds=usual.warm_up_seconds if warm_up is None else warm_up,
         )
     )
-    work = _work(fleet_from_path(str(bundle)), engines, target, phase)
-    here = environment(threads)
-    _warn_if_busy(here)
-    entries = _measure(work, effort, threads)
-    profile = profile_from_entries(entries, target, here, __version__, command_line())
+    fleet, machine = fleet_from_path(str(bundle)), machine_from_options(host, host_python)
+    if machine is not None:
+        profile = measured_there(machine, fleet, engines, target, phase, effort, threads)
+        here = profile["environment"]
+    else:
+        work = _work(fleet, engines, target, phase)
+        here = environment(threads)
+        _warn_if_busy(here)
+        entries = _measure(work, effort, threads)
+        profile = profile_from_entries(entries, target, here, __version__, command_line())
     table = phases_table(profile, f"Phases on {target}, {here['cpu'] or here['machine']}")
     write_json(str(out), profile)
     if csv is not None:

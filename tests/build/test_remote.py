@@ -325,12 +325,28 @@ def test_the_verbs_take_a_host(tiny_bundle: Tiny, tmp_path: Path, device: Device
     assert checks["TensorRT for Python"]["found"].startswith("tensorrt 8.2.1.8")
 
     out = tmp_path / "engines"
-    arguments = [str(tiny_bundle().path), "--target", "tx2", "--host", "tx2", "--part", "tail", "-o", str(out)]
+    bundle = tiny_bundle()
+    arguments = [str(bundle.path), "--target", "tx2", "--host", "tx2", "--part", "tail", "-o", str(out)]
     built = bottlekit("build", *arguments, "--json")
     assert built.returncode == 0, built.stderr
     (row,) = json.loads(built.stdout)["engines"]
     assert row["golden"]["compared"]
     assert Engine.load(row["path"]).sha256 == row["engine_sha256"]
+
+    profile = tmp_path / "profile.json"
+    effort = ["--samples", "8", "--seconds", "1", "--warm-up", "0.1"]
+    measured = bottlekit(
+        "bench", str(bundle.path), "-t", "tx2", "--host", "tx2", "--engines", str(out), "-o", str(profile), *effort
+    )
+    assert measured.returncode == 0, measured.stderr
+    (entry,) = json.loads(profile.read_text())["bundles"]
+    assert sorted(entry["phases"]) == ["decode", "encode", "tail"]
+    assert entry["phases"]["tail"]["engine_sha256"] == row["engine_sha256"]
+    missing = bottlekit(
+        "bench", str(bundle.path), "-t", "tx2", "--host", "tx2", "--engines", str(out), "--phase", "head"
+    )
+    assert missing.returncode == 1
+    assert "there is no engine for the head of tiny-rb1; build it" in " ".join(missing.stderr.split())
 
     device.sshd.stop()
     refused = bottlekit("build", *arguments, "--force")

@@ -1,0 +1,46 @@
+"""`bottlekit bench --host`: the phases measured on another machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bottlekit.cli.common import command_line
+
+if TYPE_CHECKING:
+    from bottlekit.build.remote import RemoteMachine
+    from bottlekit.device.bench import Effort
+    from bottlekit.device.bundle import Bundle
+
+
+def measured_there(
+    machine: RemoteMachine,
+    fleet: list[Bundle],
+    engines_dir: Path,
+    target: str,
+    phases: list[str] | None,
+    effort: Effort,
+    threads: int | None,
+) -> dict[str, Any]:
+    """The profile of a fleet's engines on that machine. What lacks an engine is found before anything is sent.
+
+    Raises as `checked_phases` and `RemoteMachine.bench` do.
+    """
+    from bottlekit.device.bench import checked_phases
+    from bottlekit.device.bundle import PARTS
+    from bottlekit.device.engine import engines_for_bundle
+
+    work = []
+    for bundle in fleet:
+        engines = engines_for_bundle(str(engines_dir), bundle, target)
+        # Without --phase: the codec, and what has an engine.
+        wanted = phases if phases is not None else [part for part in PARTS if part in engines]
+        chosen = checked_phases(bundle, engines, wanted, target)
+        work.append((bundle, {part: engine for part, engine in engines.items() if part in chosen}))
+    options = ["--samples", str(effort.min_samples), "--seconds", f"{effort.max_seconds:g}"]
+    options += ["--warm-up", f"{effort.warm_up_seconds:g}"]
+    options += [] if threads is None else ["--threads", str(threads)]
+    for phase in phases or ():
+        options += ["--phase", phase]
+    profile: dict[str, Any] = machine.bench(work, target, options)
+    return {**profile, "command": command_line()}
