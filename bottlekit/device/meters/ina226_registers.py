@@ -166,6 +166,11 @@ def _open_bus(bus: int) -> Any:
         )
     try:
         return smbus2.SMBus(bus)
+    except FileNotFoundError:
+        raise MeterError(
+            "there is no I2C bus /dev/i2c-{0}; `ls /dev/i2c-*` shows those there are; where it shows none "
+            "type: sudo modprobe i2c-dev".format(bus)
+        )
     except OSError as error:
         error.filename = error.filename or "/dev/i2c-{}".format(bus)
         raise

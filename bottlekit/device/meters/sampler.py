@@ -97,9 +97,10 @@ class Sampler:
         """All readings up to now."""
         # The time is the last to be added: so many readings are complete.
         count = len(self.times_s)
+        rows = [row[:count] for row in self.values]
         return PowerTrace(
             times_s=np.array(self.times_s[:count], dtype=np.float64),
-            values=np.array([row[:count] for row in self.values], dtype=np.float64).reshape(len(self.values), count),
+            values=np.array(rows, dtype=np.float64).reshape(len(rows), count),
             rails=tuple(self._meter.rails),
             kind=self._meter.kind,
             refresh_s=self._refresh_s,

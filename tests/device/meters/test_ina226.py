@@ -165,8 +165,17 @@ def test_a_bus_that_does_not_exist_is_named(monkeypatch):
         raise FileNotFoundError(2, "No such file or directory")
 
     smbus2_with(monkeypatch, missing)
-    with pytest.raises(MeterError, match="cannot be used: /dev/i2c-9 No such file or directory"):
+    with pytest.raises(MeterError, match="there is no I2C bus /dev/i2c-9; .*type: sudo modprobe i2c-dev"):
         Ina226I2cMeter(Ina226(0.01, 9)).open()
+
+
+def test_a_bus_that_is_refused_names_the_group(monkeypatch):
+    def refused(number):
+        raise PermissionError(13, "Permission denied")
+
+    smbus2_with(monkeypatch, refused)
+    with pytest.raises(MeterError, match=r"/dev/i2c-1 Permission denied; type: sudo usermod -aG i2c \$USER"):
+        Ina226I2cMeter(Ina226(0.01, 1)).open()
 
 
 def test_without_smbus2_the_command_is_named(monkeypatch):
