@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from python36 import python36_with_requirements
@@ -54,6 +57,33 @@ def test_one_small_file_builds_compares_and_measures(tmp_path: Path, python: Pat
     assert measured.returncode == 0, measured.stderr
     profile = json.loads(measured.stdout.splitlines()[-1])["answer"]
     assert profile["bundles"][0]["phases"]["head"]["golden"]["compared"]
+
+
+def test_a_head_on_a_device_and_a_tail_on_a_modern_server(tmp_path: Path, python: Path) -> None:
+    """The agent's client and `bottlekit serve`, each in the Python it runs in: as both halves in one process."""
+    agent = tmp_path / json.loads(bottlekit("agent", "pack", "--json", cwd=tmp_path).stdout)["path"]
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    serve = [sys.executable, "-m", "bottlekit", "serve", str(FLEET), "--port", "0", "--json"]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            address = "127.0.0.1:{}".format(json.loads(server.stdout.readline())["port"])
+            done = run(python, "-I", agent, "infer", FLEET / "rb1", "image.png", "--server", address, cwd=tmp_path)
+        finally:
+            server.terminate()
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["result", "answer"]
+    local = bottlekit("infer", FLEET / "rb1", "image.png", "--local", "--json", "-q", cwd=tmp_path)
+    (expected,) = json.loads(local.stdout)["images"]
+    assert events[0]["class"] == expected["class"]
+    # ONNX Runtime 1.10 sums in another order: a code may differ by one.
+    logits = [
+        [one["logit"] for one in sorted(top, key=itemgetter("index"))]
+        for top in (events[0]["top"], expected["top"])
+    ]
+    assert logits[0] == pytest.approx(logits[1], abs=0.02)
 
 
 def test_the_same_sources_give_the_same_file(tmp_path: Path) -> None:
