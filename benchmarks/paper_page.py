@@ -6,10 +6,13 @@ Every function returns Markdown. Nothing is read and nothing is timed here: the 
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from emulation_page import emulation_section
 
 from bottlekit.planning.energy import transfer_ms, uplink_power_mw
 from bottlekit.planning.links import LINKS
@@ -76,11 +79,20 @@ def wrapped(markdown: str) -> str:
     """The Markdown with its paragraphs broken anew: the numbers in them have the length they have."""
     blocks = []
     for block in markdown.strip().split("\n\n"):
-        if block.startswith(("|", "#", "*", "!")):
+        if block.startswith(("|", "#")):
             blocks.append(block)
+        elif block.startswith("* "):
+            blocks.append("\n".join(_filled(f"* {item}", "  ") for item in f"\n{block}".split("\n* ")[1:]))
         else:
-            blocks.append(textwrap.fill(" ".join(block.split()), 116, break_on_hyphens=False))
+            blocks.append(_filled(block))
     return "\n\n".join(blocks) + "\n"
+
+
+def _filled(text: str, indent: str = "") -> str:
+    """One paragraph in lines of 116; a number stays with its unit."""
+    joined = re.sub(r"(?<=\d) (?=(?:%|ms|mJ|W)\b|%)", "\0", " ".join(text.split()))
+    lines = textwrap.fill(joined, 116, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return lines.replace("\0", " ")
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -351,6 +363,15 @@ whatever carries tables and headers is not in these latencies.
 """
 
 
+def block_constants(cells: dict[str, tuple[Cell, ...]]) -> tuple[list[float], list[float]]:
+    """The fitted constants c by block: Butterfly's and BottleNet's, in ms."""
+    one_network = len(NETWORKS)
+    butterfly, bottlenet = (
+        [cell.constant for cell in cells[f"{paper} latency"][::one_network]] for paper in ("butterfly", "bottlenet")
+    )
+    return butterfly, bottlenet
+
+
 def page() -> str:
     """The whole page."""
     tables = paper_tables()
@@ -361,5 +382,6 @@ def page() -> str:
         block_sections(tables, cells),
         cloud_sections(tables),
         reasons_section(cells),
+        emulation_section(*block_constants(cells)),
     ]
     return wrapped("\n".join(parts))

@@ -9,7 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paper_page import page, paper_tables, table_cells
+from emulation_page import PICTURE, blocks_picture, emulations, resnet50_blocks
+from paper_page import block_constants, page, paper_tables, table_cells
 
 from bottlekit.device.files import whole_file
 from bottlekit.planning.reproduction import median_residual
@@ -19,8 +20,15 @@ CLAIM = "the papers' latencies, and BottleNet's energies, follow from bytes, lin
 
 
 def results() -> dict[str, Any]:
-    """Every cell of Table 4 and Table IV with its residual."""
+    """Every cell of Table 4 and Table IV with its residual, and the emulated blocks."""
+    device, _, server = emulations()
     return {
+        "emulated": {
+            "emulated": True,
+            "device": device.to_dict(),
+            "server": server.to_dict(),
+            "resnet50_blocks": [block._asdict() for block in resnet50_blocks()],
+        },
         "tables": {
             name: {
                 "median_residual": median_residual(cells),
@@ -37,7 +45,7 @@ def results() -> dict[str, Any]:
             }
             for name, cells in table_cells(paper_tables()).items()
             if not name.endswith(", median")
-        }
+        },
     }
 
 
@@ -48,6 +56,10 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     with whole_file(str(PAGE)) as temporary:
         Path(temporary).write_text(page(), encoding="utf-8")
+    picture = PAGE.with_name(PICTURE)
+    with whole_file(str(picture)) as temporary:
+        svg = blocks_picture(*block_constants(table_cells(paper_tables())))
+        Path(temporary).write_text(svg + "\n", encoding="utf-8")
     found = results()
     for name, table in found["tables"].items():
         print(f"{name}: median residual {100 * table['median_residual']:.2f} %")

@@ -1,6 +1,7 @@
 """The papers' tables from one constant per block: counted on the residuals, and the page that shows them."""
 
 import importlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,38 @@ def test_the_results_hold_every_cell(script: Any) -> None:
     tables = script.results()["tables"]
     assert len(tables) == 6
     assert all(len(table["cells"]) == 48 for table in tables.values())
+
+
+def test_the_emulated_blocks_are_a_whole_network(script: Any) -> None:
+    emulation = importlib.import_module("emulation_page")
+    blocks = script.resnet50_blocks()
+    assert [block.number for block in blocks] == list(range(1, 17))
+    # Every block moves work from the server to the device, and the fast clocks are faster.
+    for before, after in itertools.pairwise(blocks):
+        assert after.device_ms > before.device_ms
+        assert after.server_ms < before.server_ms
+    assert all(block.fast_device_ms < block.device_ms for block in blocks)
+    device, _, server = script.emulations()
+    layers = emulation.kernels(emulation.published_network("resnet50"), compiled=True)
+    unit = emulation._unit(0, 1)
+    assert blocks[0].device_ms < device.time_ms([*layers, unit[0]])
+    assert blocks[0].server_ms < server.time_ms([*layers, unit[1]])
+    # What comes behind the last block is the pooling and the classifier.
+    assert server.time_ms(layers[-2:]) < blocks[15].server_ms < server.time_ms(layers[-4:])
+
+
+def test_the_page_says_which_figures_are_emulated_and_how_far_they_are_off(script: Any) -> None:
+    page = " ".join(script.page().split())
+    for name in ("tx2", "gtx1080ti"):
+        assert f"emulated {name}" in page
+    assert page.count("leave-one-out error: median") == 2
+    emulated = script.results()["emulated"]
+    assert emulated["emulated"] is True
+    assert emulated["device"]["leave_one_out"]["points"] == 9
+
+
+def test_the_picture_says_what_is_emulated(script: Any) -> None:
+    svg = script.blocks_picture([1.0] * 16, [2.0] * 16)
+    assert svg.count("(emulated") == 2
+    assert "leave-one-out error" in svg
+    assert (script.PAGE.parent / script.PICTURE).exists()
