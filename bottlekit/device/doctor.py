@@ -3,7 +3,6 @@
 Every check reads; none changes anything. They look under `root`, so that a test can lay out a Jetson's files.
 """
 
-import glob
 import os
 import platform
 import re
@@ -12,7 +11,8 @@ import subprocess
 import sys
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from .errors import BottlekitError
+from .errors import BottlekitError, MeterError
+from .meters.ina3221 import rails_below
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -181,14 +181,9 @@ def _jtop(root: str) -> Check:
 
 
 def _sensors(root: str) -> Check:
-    patterns = (
-        "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*",
-        "sys/bus/i2c/drivers/ina3221/*/hwmon/*/in*_label",
-    )
-    rails = sorted(
-        _read("", path).strip() for pattern in patterns for path in glob.glob(os.path.join(root, pattern))
-    )
-    if not rails:
+    try:
+        rails = sorted(rail.name for rail in rails_below(root)[2])
+    except (MeterError, OSError):
         return Check(
             "power sensors", WARNING, "no INA3221 rails", "bench --power needs them, or an external INA226"
         )

@@ -62,9 +62,10 @@ class Sources(NamedTuple):
 def meter_from_name(name: str, **sources: Any) -> Meter:
     """The meter of a name, not yet open. `auto` takes one that works, and its `why_chosen` says why.
 
-    `sources` are the fields of Sources. UnknownNameError for a name that is neither "auto" nor in METER_NAMES.
+    `sources` are the fields of Sources. UnknownNameError for a name that is neither "auto" nor in METER_NAMES,
+    UsageError for a source of the wrong kind.
     """
-    given = Sources(**sources)
+    given = _checked(Sources(**sources))
     if name == "auto":
         return _auto(given)
     if name not in METER_NAMES:
@@ -77,11 +78,41 @@ def list_meters(**sources: Any) -> List[Dict[str, Any]]:
 
     Each is opened and read once; `auto` marks the one that is taken when nobody chooses.
     """
-    given = Sources(**sources)
+    given = _checked(Sources(**sources))
     meters = [_row(name, given) for name in METER_NAMES]
     available = [row["name"] for row in meters if row["available"]]
     chosen = next((name for name in _order(given) if name in available), "none")
     return [dict(row, auto=row["name"] == chosen) for row in meters]
+
+
+# What a source must be, where words that a person typed may have become something else.
+_KINDS: Dict[str, Tuple[Tuple[type, ...], str]] = {
+    "root": ((str,), "a folder"),
+    "rails": ((list, tuple), "a list of rails"),
+    "gpu": ((int,), "a GPU's number"),
+    "i2c_address": ((int,), "a number from 0x40 to 0x4f"),
+    "shunt_ohm": ((int, float), "a number of ohms"),
+    "max_current_a": ((int, float), "a number of amperes"),
+    "hwmon_device": ((str,), "a bus and an address, like 1-0040"),
+    "external_boundary": ((str,), "words"),
+    "jtop_interval_s": ((int, float), "a number of seconds"),
+    "trace": ((str, PowerTrace), "the name of a file"),
+}
+
+
+def _checked(given: Sources) -> Sources:
+    """The sources, if each is of its kind; UsageError for one that is not."""
+    values = given._asdict()
+    for name, (kinds, words) in _KINDS.items():
+        value = values[name]
+        # A truth is an int to Python.
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise UsageError("a meter's {} must be {}, not {!r}".format(name, words, value))
+    if not isinstance(given.counter, bool):
+        raise UsageError("a meter's counter must be true or false, not {!r}".format(given.counter))
+    if isinstance(given.i2c_bus, (str, float, bool)):
+        raise UsageError("a meter's i2c_bus must be the number of a bus, not {!r}".format(given.i2c_bus))
+    return given
 
 
 def _meter(name: str, given: Sources) -> Meter:

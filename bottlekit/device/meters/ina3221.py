@@ -65,7 +65,7 @@ class Ina3221Meter(Meter):
         self._folders: List[str] = []
 
     def _open(self) -> None:
-        self._form, self._folders, found = _discover(self._root)
+        self._form, self._folders, found = rails_below(self._root)
         by_name = {rail.name: rail for rail in found}
         if self._asked is None:
             names = [rail.name for rail in found if not rail.chip.endswith(_CARRIER_CHIPS)]
@@ -105,8 +105,11 @@ class Ina3221Meter(Meter):
         }
 
 
-def _discover(root: str) -> Tuple[str, List[str], List[Rail]]:
-    """The form of the driver, its folders and the rails they have; MeterError where there are none."""
+def rails_below(root: str) -> Tuple[str, List[str], List[Rail]]:
+    """The form of the driver ("iio" or "hwmon"), its folders and the rails they have, the carrier board's too.
+
+    MeterError where there are none.
+    """
     for form, pattern, rails_of in (("iio", IIO, _iio_rails), ("hwmon", HWMON, _hwmon_rails)):
         folders = below(root, pattern)
         rails: Dict[str, Rail] = {}

@@ -89,6 +89,8 @@ class JtopMeter(Meter):
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=child_environment(),
+            # Ctrl-C is for the process that measures: it may want to read on while it tidies up.
+            start_new_session=True,
         )
         self._thread = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._thread.start()

@@ -131,3 +131,28 @@ def test_the_list_takes_what_auto_takes(tmp_path):
         given = here(tmp_path, **sources)
         marked = [row["name"] for row in list_meters(**given) if row["auto"]]
         assert marked == [meter_from_name("auto", **given).name]
+
+
+@pytest.mark.parametrize(
+    ("sources", "complaint"),
+    [
+        ({"shunt_ohm": "10m"}, "a meter's shunt_ohm must be a number of ohms, not '10m'"),
+        ({"shunt_ohm": True}, "must be a number of ohms, not True"),
+        ({"i2c_bus": "one"}, "a meter's i2c_bus must be the number of a bus, not 'one'"),
+        ({"i2c_bus": True}, "i2c_bus must be the number of a bus, not True"),
+        ({"gpu": "a"}, "a meter's gpu must be a GPU's number, not 'a'"),
+        ({"gpu": 0.5}, "a meter's gpu must be a GPU's number, not 0.5"),
+        ({"counter": 1}, "a meter's counter must be true or false, not 1"),
+        ({"rails": "VDD_IN"}, "a meter's rails must be a list of rails, not 'VDD_IN'"),
+        ({"trace": 5}, "a meter's trace must be the name of a file, not 5"),
+        ({"hwmon_device": 1}, "a meter's hwmon_device must be a bus and an address, like 1-0040, not 1"),
+        ({"jtop_interval_s": "fast"}, "a meter's jtop_interval_s must be a number of seconds"),
+    ],
+)
+@pytest.mark.parametrize("name", ["auto", "ina226", "none"])
+def test_sources_of_the_wrong_kind_are_refused(name, sources, complaint):
+    with pytest.raises(UsageError) as caught:
+        meter_from_name(name, **sources)
+    assert complaint in str(caught.value)
+    with pytest.raises(UsageError):
+        list_meters(**sources)

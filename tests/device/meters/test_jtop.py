@@ -4,13 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
+import bottlekit.device as devices
 from bottlekit.device.children import child_environment
 from bottlekit.device.errors import MeterError, ReadingError, UsageError
 from bottlekit.device.meters.jtop import JtopMeter
+from bottlekit.device.meters.refresh import measured_refresh
 
 DOUBLE = str(Path(__file__).parent / "jtop_double")
 
@@ -114,6 +117,37 @@ def test_the_child_ends_with_the_meter(jtop):
     assert process.poll() == -signal.SIGTERM
     with meter:
         assert meter.read()[0] > 4000.0
+
+
+def test_its_refresh_is_that_of_its_times(jtop):
+    with jtop(pace_s=0.02) as meter:
+        said = measured_refresh(meter, 0.3)
+    assert 19.9 < said["refresh_ms"] < 40.0
+    # More readings than there were news.
+    assert said["readings"] > 3 * said["changes"]
+
+
+def test_the_child_is_found_in_the_agents_one_file(jtop, tmp_path):
+    package = Path(devices.__file__).parent.parent
+    agent = tmp_path / "agent.pyz"
+    with zipfile.ZipFile(str(agent), "w") as archive:
+        for source in [package / "__init__.py"] + sorted((package / "device").rglob("*.py")):
+            archive.write(str(source), str(Path("bottlekit") / source.relative_to(package)))
+    jtop()
+    program = (
+        "from bottlekit.device.meters.jtop import JtopMeter, __file__ as here\n"
+        "with JtopMeter() as meter: print(here, meter.rails[0], meter.read()[0] > 4000)"
+    )
+    said = subprocess.check_output(
+        [sys.executable, "-c", program],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(agent), DOUBLE])),
+        cwd=str(tmp_path),
+    )
+    assert said.decode("utf-8").split() == [
+        str(agent / "bottlekit/device/meters/jtop.py"),
+        "VDD_IN",
+        "True",
+    ]
 
 
 @pytest.mark.parametrize(

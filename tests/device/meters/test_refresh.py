@@ -64,15 +64,28 @@ def test_changes_below_the_sensors_step_make_it_longer_never_shorter():
     assert measure(0.002, quantum_mw=4000.0)["refresh_ms"] >= 1.8
 
 
-def test_a_slow_sensor_is_no_guess():
+def test_a_jetsons_slow_mode_is_found_in_two_seconds():
     said = measure(0.422)
+    assert said["refresh_ms"] == pytest.approx(422.0, abs=0.5)
+    assert said["seconds"] < 2.2
+    assert (said["changes"], said["distinct"]) == (4, 5)
+
+
+def test_a_sensor_that_is_slower_is_given_longer():
+    said = measure(1.5)
+    assert said["refresh_ms"] == pytest.approx(1500.0, abs=0.5)
+    assert said["seconds"] == pytest.approx(6.0, abs=0.01)
+
+
+def test_a_slow_sensor_is_no_guess():
+    said = measure(2.5)
     assert said["refresh_ms"] is None
-    assert said["why_not"].startswith("module of the meter refreshing changed 4 times in 2.0 s, too few to tell")
-    assert said["distinct"] == 5
+    assert said["why_not"].startswith("module of the meter refreshing changed 3 times in 8.0 s, too few to tell")
+    assert said["distinct"] == 4
 
 
 def test_a_value_that_never_changes_is_no_refresh():
-    said = measure(5.0)
+    said = measure(50.0)
     assert said["refresh_ms"] is None
     assert (said["changes"], said["distinct"]) == (0, 1)
 
