@@ -70,9 +70,8 @@ class CodecLayer(nn.Module):
 
     def _received(self, feature: Tensor) -> Tensor:
         """What the server receives, (n, c, h, w) float32."""
-        finite = feature.isfinite().flatten(1).all(1)[:, None, None, None]
-        codes, low, high = quantize(torch.where(finite, feature, 0.0), self.spec.bits, self.codec.value_range)
-        return torch.where(finite, dequantize(self.coder(codes), low, high, self.spec.bits), torch.nan)
+        codes, low, high = quantize(feature, self.spec.bits, self.codec.value_range)
+        return dequantize(self.coder(codes), low, high, self.spec.bits)
 
     def extra_repr(self) -> str:
         """What print(network) shows."""
@@ -94,10 +93,11 @@ class Canvas(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """(n, c, h, w) int32 -> (n, c, h, w) int32."""
-        # Both divisions round to the nearest, and neither meets a tie. With 8 bits they change nothing.
+        if self.levels == 255:
+            return untiled(self.jpeg(tiled(codes)), self.shape)
+        # Both divisions round to the nearest, and neither meets a tie.
         pixels = (tiled(codes) * 510 + self.levels) // (2 * self.levels)
-        decoded = (self.jpeg(pixels) * (2 * self.levels) + 255) // 510
-        return untiled(decoded, self.shape)
+        return untiled((self.jpeg(pixels) * (2 * self.levels) + 255) // 510, self.shape)
 
 
 class ImageByImage(nn.Module):

@@ -100,7 +100,7 @@ class JpegRoundTrip(nn.Module):
             blocks = _pass(blocks, self.transform, shift)
         steps = 8 * self.divisors
         # libjpeg-turbo multiplies by a reciprocal, with corrections that make it this division.
-        levels = torch.div(blocks + blocks.sign() * (steps // 2), steps, rounding_mode="trunc")
+        levels = torch.div(blocks.addcmul(blocks.sign(), steps // 2), steps, rounding_mode="trunc")
         blocks = (levels * self.divisors).transpose(0, 1)
         for shift in _INVERSE_SHIFTS:
             blocks = _pass(blocks, self.transform.T, shift)
@@ -117,10 +117,12 @@ def _pass(blocks: Tensor, matrix: Tensor, shift: int) -> Tensor:
     Two passes therefore take both axes and leave them in their places, the second axis taken first.
     """
     columns = matrix[:, :, None, None].unbind(1)
-    total = columns[0] * blocks[:, 0] + (1 << (shift - 1))
+    total = columns[0] * blocks[:, 0]
     for column, values in zip(columns[1:], blocks.unbind(1)[1:], strict=True):
         total.addcmul_(column, values)
-    return total >> shift
+    total += 1 << (shift - 1)  # rounds instead of cutting off
+    total >>= shift
+    return total
 
 
 def _blocks_from_pixels(pixels: Tensor) -> Tensor:
