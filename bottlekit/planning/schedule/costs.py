@@ -86,6 +86,14 @@ class GroupCosts:
             [np.zeros(shape) if table is None else table[first, last] for table in self.tables[machine]]
         )
 
+    def costs(self, machine: int, first: int, last: int) -> Vector:
+        """(3,): the resources of one group, with an infinite latency if the machine cannot run it."""
+        cost = self.of(machine, first, last)
+        allowed = self.allowed[machine]
+        if allowed is not None and not allowed[first, last]:
+            cost[LATENCY] = np.inf
+        return cost
+
     @property
     def shape(self) -> tuple[int, int]:
         """(n, n)."""

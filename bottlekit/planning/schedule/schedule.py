@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any, Literal
 
 from bottlekit.errors import UsageError
@@ -144,8 +145,8 @@ def schedule_from_groups(problem: ScheduleProblem, groups: Sequence[Group]) -> S
                 places[tensor.name] = {machine}
         before = machine
     for machine, first, last in groups:
-        cost = tables.of(machine, first, last)
-        own_ms = float(cost[CLOUD_TIME if machine == CLOUD else LATENCY])
+        cost = tables.costs(machine, first, last)
+        own_ms = float(cost[CLOUD_TIME]) if machine == CLOUD and isfinite(cost[LATENCY]) else float(cost[LATENCY])
         own_mj = float(cost[ENERGY]) if machine == MOBILE else 0.0
         segments.append(Segment(_name(machine), first, last, own_ms, own_mj))
     updated = sum(
