@@ -91,7 +91,7 @@ def without(*keys):
         (setting("classes", "cat"), "classes must be a list of strings"),
         (setting("classes", ["cat", 2]), "classes must be a list of strings"),
         (setting("classes", []), "output.shape must be [1, 0] for 0 classes"),
-        (setting("codec", "name", "gif"), "codec 'gif' does not exist; there are: jpeg, jpeg-lean, png, raw"),
+        (setting("codec", "name", "gif"), "codec 'gif' does not exist; there are: jpeg, jpeg-lean, learned, png"),
         (setting("codec", "name", ["raw"]), "does not exist; there are"),
         (setting("codec", "bits", 9), "1 to 8 bits"),
         (setting("codec", "quality", 0), "quality is 1 to 100"),

@@ -40,8 +40,6 @@ class Codec:
     lossless = False
     tables_needed: Tuple[str, ...] = ()
 
-    _min_coded_bytes = 1
-
     def __init__(
         self,
         shape: Shape,
@@ -67,7 +65,7 @@ class Codec:
 
     def decode(self, payload: bytes) -> np.ndarray:
         """The feature (c, h, w) float32 of a payload; PayloadError for bytes that are no payload of this codec."""
-        shortest = self._range_bytes + self._min_coded_bytes
+        shortest = self._range_bytes + 1
         if not shortest <= len(payload) <= self.max_payload_bytes:
             raise PayloadError(
                 "a {} payload of features {} has {} to {} bytes, not {}".format(
@@ -101,6 +99,10 @@ class Codec:
     def decode_codes(self, coded: bytes) -> np.ndarray:
         """The codes (c, h, w) uint8 of coded bytes: those encoded, or near them where the codec is not lossless."""
         raise NotImplementedError
+
+    def tables_from_codes(self, codes: np.ndarray) -> Tables:
+        """This codec's own tables, learned from the codes (n, c, h, w) uint8 of training images."""
+        return {}
 
     def _take_tables(self, tables: Tables) -> None:
         """Keep what this codec uses of the bundle's tables; CodecError where they do not fit."""

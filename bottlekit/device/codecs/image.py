@@ -4,7 +4,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from .. import jpeg, png
+from .. import jpeg, png, webp
 from ..errors import CodecError, PayloadError
 from ..quantizer import levels_from_bits
 from ..tiling import Shape, canvas_shape, tile, untile
@@ -79,6 +79,10 @@ class LeanJpegCodec(JpegCodec):
     name = "jpeg-lean"
     tables_needed = ("jpeg_header",)
 
+    def tables_from_codes(self, codes: np.ndarray) -> Tables:
+        """The header; it depends on size and quality alone."""
+        return {"jpeg_header": np.frombuffer(self.header, dtype=np.uint8)}
+
     def _take_tables(self, tables: Tables) -> None:
         super()._take_tables(tables)
         self.header = self._coder.header
@@ -112,3 +116,31 @@ class PngCodec(ImageCodec):
 
     def _max_coded_bytes(self) -> int:
         return png.max_bytes(self.canvas)
+
+
+class WebpCodec(ImageCodec):
+    """A WebP image of the canvas, without the 20 bytes around its bitstream: lossy VP8.
+
+    Training cannot follow it, so it is for networks that were trained with another codec.
+    """
+
+    name = "webp"
+
+    def _take_tables(self, tables: Tables) -> None:
+        self._webp = webp.GrayWebp(self.canvas, self.quality, lossless=self.lossless)
+
+    def _image_from_pixels(self, pixels: np.ndarray) -> bytes:
+        return self._webp.encode(pixels)
+
+    def _pixels_from_image(self, coded: bytes) -> np.ndarray:
+        return self._webp.decode(coded)
+
+    def _max_coded_bytes(self) -> int:
+        return self._webp.max_bytes
+
+
+class LosslessWebpCodec(WebpCodec):
+    """The same with lossless VP8L; `quality` is without meaning."""
+
+    name = "webp-lossless"
+    lossless = True

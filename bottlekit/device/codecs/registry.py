@@ -7,10 +7,22 @@ import numpy as np
 from ..errors import CodecError, UnknownNameError
 from ..quantizer import levels_from_bits, range_is_valid
 from .base import MAX_FEATURE_VALUES, Codec, Tables
-from .image import JpegCodec, LeanJpegCodec, PngCodec
+from .dictionary import DictionaryCodec
+from .image import JpegCodec, LeanJpegCodec, LosslessWebpCodec, PngCodec, WebpCodec
+from .learned import LearnedCodec
 from .raw import RawCodec
 
-_CODECS: Dict[str, Type[Codec]] = {cls.name: cls for cls in (JpegCodec, LeanJpegCodec, PngCodec, RawCodec)}
+_ALL: Tuple[Type[Codec], ...] = (
+    JpegCodec,
+    LeanJpegCodec,
+    LearnedCodec,
+    PngCodec,
+    RawCodec,
+    WebpCodec,
+    LosslessWebpCodec,
+    DictionaryCodec,
+)
+_CODECS: Dict[str, Type[Codec]] = {cls.name: cls for cls in _ALL}
 CODEC_NAMES = tuple(_CODECS)
 
 RANGES = ("image", "static")

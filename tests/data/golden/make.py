@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from bottlekit.device.codecs import codec_from_spec
+from bottlekit.device.codecs.calibrate import calibrated_tables
 from bottlekit.device.images import image_from_file, input_from_image
 
 HERE = pathlib.Path(__file__).parent
@@ -25,6 +26,16 @@ CASES = [
     ("jpeg-lean+static", 8, 20, (5, 7, 7)),
     ("raw+static", 3, 20, (2, 4, 4)),
     ("png+static", 8, 20, (2, 4, 4)),
+    ("learned", 8, 20, (1, 28, 28)),
+    ("learned", 4, 20, (5, 7, 7)),
+    ("learned+static", 2, 20, (2, 14, 14)),
+    ("learned+static", 1, 20, (1, 3, 3)),
+    ("zdict", 8, 20, (2, 14, 14)),
+    ("zdict+static", 3, 20, (10, 4, 4)),
+    ("webp", 8, 20, (1, 28, 28)),
+    ("webp+static", 8, 80, (2, 7, 7)),
+    ("webp-lossless", 8, 20, (1, 28, 28)),
+    ("webp-lossless+static", 4, 20, (2, 7, 7)),
 ]
 PREPROCESSING = {"resize": 20, "crop": 16, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -41,7 +52,8 @@ def main() -> None:
             continue
         kind, _, static = name.partition("+")
         spec = {"name": kind, "bits": bits, "quality": quality, "range": static or "image"}
-        tables = {"range": np.array([0, 2.5], np.float32)} if static else {}
+        training = np.stack([np.roll(feature, turn, axis=2) for turn in range(w)])
+        tables = calibrated_tables(spec, shape, training)
         codec = codec_from_spec(spec, shape, tables)
         if tables:
             np.savez(path.with_suffix(".tables.npz"), **tables)
