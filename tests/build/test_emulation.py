@@ -10,6 +10,7 @@ import pytest
 from bottlekit.build.emulation import Emulation, emulated_profile, emulation_of, kernels
 from bottlekit.device.bundle import fleet_from_path
 from bottlekit.errors import TargetError, UnknownNameError
+from bottlekit.models.macs import macs
 from bottlekit.planning import LINKS, plan_from_profile
 from bottlekit.planning.profile import bundles_from_profile
 from bottlekit.report.render import markdown_from_table
@@ -164,6 +165,10 @@ def test_the_published_layers_are_those_of_the_real_network(monkeypatch: pytest.
     network = published_network("resnet18")
     assert has_norms == network.batch_norm
     assert [tuple(row) for row in rows] == list(network.rows)
+    # What is counted in the graph is what torch counts in the network; elementwise operators come on top.
+    counted = sum(layer.flops for layer in kernels(network, compiled=False) if layer.operator in ("Conv", "Gemm"))
+    with_operators = macs(script.NETWORKS["resnet18"][1](), (1, 3, 224, 224))
+    assert with_operators <= counted / 2 < 1.01 * with_operators
 
 
 def test_every_table_of_emulated_times_tells_the_error(profile: dict[str, Any]) -> None:

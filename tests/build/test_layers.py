@@ -125,7 +125,7 @@ def test_no_onnx_is_refused(tmp_path: Path) -> None:
         layers_from_file(path)
 
 
-def test_a_bundles_graphs_have_the_multiply_accumulates_of_its_manifest() -> None:
+def test_the_halves_of_a_bundle_count_what_the_whole_counts() -> None:
     for bundle in fleet_from_path(str(FLEET)):
         model = onnx.load(bundle.onnx_path("full"))
         halves = [layer for part in ("head", "tail") for layer in layers_from_file(Path(bundle.onnx_path(part)))]
