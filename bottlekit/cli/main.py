@@ -20,6 +20,7 @@ from bottlekit.cli.export import export
 from bottlekit.cli.infer import infer
 from bottlekit.cli.models import models
 from bottlekit.cli.plan import plan
+from bottlekit.cli.report import report
 from bottlekit.cli.serve import serve
 from bottlekit.cli.targets import targets
 from bottlekit.cli.train import train
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 
 _PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
-_PROFILES: tuple[Callable[..., None], ...] = (compare,)
+_PROFILES: tuple[Callable[..., None], ...] = (compare, report)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)

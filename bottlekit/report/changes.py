@@ -54,7 +54,7 @@ class Found:
 class Change:
     """One metric of one phase ("" for the bundle as a whole), before and after.
 
-    `interval` is that of the relative change; None for what was counted rather than sampled, and where there is no
+    `interval` is that of the relative change; None for what was counted or computed, and where there is no
     change to speak of, which `missing` explains.
     """
 
@@ -103,7 +103,7 @@ def phase_changes(
         for metric in metrics
         if metric.per_phase
     ]
-    latencies = [change for change in changes if change.metric.unit == "ms" and not change.missing]
+    latencies = [change for change in changes if change.before.raw and change.after.raw]
     intervals: dict[Metric, Interval] = {}
     if latencies:
         found = bootstrap_changes(
@@ -156,13 +156,21 @@ def _found(metric: Metric, timed: Values) -> Found:
         return Found(estimate.mean, timed["origin"], remark=remark, count=energy.repeats, estimate=estimate)
     samples = samples_of_phase(timed)
     if not samples:
-        return Found(missing=f"no samples, the phase was {timed['origin']}")
+        return _computed(metric, timed)
     if metric.percentile is None:
         return Found(float(np.mean(samples)), timed["origin"], raw=samples, count=len(samples))
     needed = MINIMUM_COUNTS[metric.percentile]
     if len(samples) < needed:
         return Found(missing=f"{len(samples)} samples, {metric.name} needs {needed}")
     return Found(float(np.percentile(samples, metric.percentile)), timed["origin"], raw=samples, count=len(samples))
+
+
+def _computed(metric: Metric, timed: Values) -> Found:
+    """A phase that never ran has one time and nothing else: it has a median and a mean."""
+    value = timed["summary"].get(metric.name if metric.name == "mean_ms" else f"{metric.name}_ms")
+    if value is None:
+        return Found(missing=f"no samples, the phase was {timed['origin']}")
+    return Found(value, timed["origin"], remark="computed: no interval")
 
 
 def bundle_changes(

@@ -9,12 +9,13 @@ a page's light and dark colours apply. Colours are Okabe and Ito's, which colour
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import re
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from bottlekit.errors import ReportError
 
@@ -50,15 +51,35 @@ _STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
+_MISSING_GLYPH = r"Glyph \d+ .* missing from font"
 _FONTS = "'DejaVu Sans', Verdana, Arial, sans-serif"
 
 
-class Picture(NamedTuple):
-    """A picture of the report: a heading, what to see in it, and the drawing as one `<svg>` element."""
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture of the report: a heading, what to see in it, and the drawing as one `<svg>` element.
+
+    `figure` is what the drawing was made from, for those who need pixels.
+    """
 
     title: str
     caption: str
     svg: str
+    figure: Figure | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def png(self, dots_per_inch: int = 150) -> bytes:
+        """The picture as a PNG file on white. Raises ReportError for one that was made from no figure."""
+        import matplotlib
+
+        if self.figure is None:
+            raise ReportError(f"the picture '{self.title}' was made from no figure, and has no pixels")
+        out = io.BytesIO()
+        with matplotlib.rc_context({"savefig.transparent": False}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", _MISSING_GLYPH, UserWarning)
+            self.figure.savefig(
+                out, format="png", dpi=dots_per_inch, facecolor="white", metadata={"Software": None}
+            )
+        return out.getvalue()
 
 
 @contextlib.contextmanager
@@ -94,8 +115,10 @@ def svg_from_figure(figure: Figure, name: str, description: str) -> str:
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # Letters that this font lacks are drawn by the reader's browser, which has more fonts.
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        warnings.filterwarnings("ignore", _MISSING_GLYPH, UserWarning)
         figure.savefig(out, format="svg", metadata={"Date": None})
+    # Arranged once: pixels of the same figure are where its lines are.
+    figure.set_layout_engine("none")
     text = out.getvalue()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, count=1, flags=re.DOTALL)

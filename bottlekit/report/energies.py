@@ -1,6 +1,6 @@
 """The energy of a phase as a profile tells it, with whatever makes it doubtful.
 
-    timed phase of a profile.json -> energy_of_phase -> Energy -> table, pictures, comparison
+    timed phase of a profile.json -> energy_of_phase -> Energy -> energy_table, pictures, comparison
 
 A profile without a meter has no energy: then the reason is what is shown.
 """
@@ -13,7 +13,9 @@ from typing import Any
 
 from bottlekit.device.confidence import t_quantile
 from bottlekit.report.intervals import Estimate
+from bottlekit.report.profiles import phases_of_profile
 from bottlekit.report.setups import Values
+from bottlekit.report.table import Cell, Column, Table
 
 NOT_METERED = "not metered: bench ran without --power"
 
@@ -73,3 +75,47 @@ def energy_of_phase(timed: Values) -> Energy:
 
 def _pair(value: Any) -> tuple[float, float] | None:
     return None if value is None else (float(value[0]), float(value[1]))
+
+
+def has_energies(profile: Values) -> bool:
+    """Whether the profile was made with a meter, or tried to be."""
+    return any(timed.get("energy") is not None for _, _, timed in phases_of_profile(profile))
+
+
+def energy_table(profile: Values, title: str = "Energy of one inference") -> Table:
+    """One row a phase: gross and net energy in mJ with their intervals, or the reason why there is none."""
+    columns = (
+        Column("phase", "phase"),
+        Column("bundle", "bundle"),
+        *(
+            Column(f"{key}{end}_mj", words, "mJ", group)
+            for key, group in (("energy", "gross"), ("net_energy", "net of idle"))
+            for end, words in (("", "mean"), ("_low", "from"), ("_high", "to"))
+        ),
+        Column("repeats", "repeats"),
+        Column("meter", "meter"),
+        Column("boundary", "boundary"),
+        Column("remark", "remark"),
+    )
+    rows = []
+    confidences = set()
+    for bundle, phase, timed in phases_of_profile(profile):
+        energy = energy_of_phase(timed)
+        confidences.add(energy.confidence)
+        numbers = [energy.gross_mj, *(energy.gross_interval_mj or (None, None))]
+        numbers += [energy.net_mj, *(energy.net_interval_mj or (None, None))]
+        remark = f"energy: none ({energy.missing})" if energy.missing else "indicative" if energy.indicative else ""
+        rows.append(
+            (
+                Cell(phase),
+                Cell(bundle),
+                *(Cell(None) if number is None else Cell(number, timed["origin"]) for number in numbers),
+                Cell(str(energy.repeats) if energy.repeats else None),
+                Cell(energy.meter),
+                Cell(energy.boundary or None),
+                Cell(remark or None),
+            )
+        )
+    told = ", ".join(f"{100 * one:g} %" for one in sorted(one for one in confidences if one is not None))
+    note = f"from, to: the {told} interval of the mean of the repeats" if told else ""
+    return Table(title, columns, tuple(rows), note=note)

@@ -89,7 +89,7 @@ def examples_picture(examples: Sequence[Example]) -> Picture:
         "Above each image what the tail predicted from it; below, the payload that was sent (measured). "
         "The two canvases have the same gray scale: a difference between them is what the codec lost."
     )
-    return Picture("Images on their way through the split", caption, svg)
+    return Picture("Images on their way through the split", caption, svg, figure)
 
 
 def _image(axes: Any, picture: NDArray[np.uint8]) -> None:

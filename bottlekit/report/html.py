@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottlekit.report.drawing import Picture, checked_svg
 from bottlekit.report.render import html_from_table
 from bottlekit.report.setups import Values, chosen_sentence, link_title, phases_table, plan_table
 from bottlekit.report.table import MARKS, ORIGINS, Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,30 +54,45 @@ class DemoReport:
 
 def html_report(report: DemoReport) -> str:
     """The report as one HTML page. Raises ReportError for a picture that is no plain drawing."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
+    environment = page_environment()
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        table=Markup(html_from_table(report.table)),
+        pictures=safe_pictures(report.pictures),
+        plans=[_plan_section(plan) for plan in report.plans.values()],
+        phases=None if report.profile is None else Markup(html_from_table(phases_table(report.profile))),
+        origins=[{"word": word, "mark": MARKS[word], "meaning": meaning} for word, meaning in ORIGINS.items()],
+        style=Markup(environment.get_template("report.css").render()),
+    )
+
+
+def page_environment() -> Environment:
+    """The template engine, with the templates of this package; whatever is filled in is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
         loader=PackageLoader("bottlekit.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # Only what this package draws and escapes itself is marked as safe.
-    pictures = [
-        {**picture._asdict(), "svg": Markup(checked_svg(picture.svg, f"picture '{picture.title}'"))}
-        for picture in report.pictures
+
+
+def safe_pictures(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """The pictures for a template: only what this package draws and checks itself is marked as safe."""
+    from markupsafe import Markup
+
+    return [
+        {
+            "title": picture.title,
+            "caption": picture.caption,
+            "svg": Markup(checked_svg(picture.svg, f"picture '{picture.title}'")),
+        }
+        for picture in pictures
     ]
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        table=Markup(html_from_table(report.table)),
-        pictures=pictures,
-        plans=[_plan_section(plan) for plan in report.plans.values()],
-        phases=None if report.profile is None else Markup(html_from_table(phases_table(report.profile))),
-        origins=[{"word": word, "mark": MARKS[word], "meaning": meaning} for word, meaning in ORIGINS.items()],
-        style=Markup(environment.get_template("report.css").render()),
-    )
 
 
 def _plan_section(plan: Values) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def terms_picture(profile: Values, plans: Mapping[str, Values], quantity: str = 
         f"What the {quantity} {whose} is made of. Each network has its own scale. "
         "Where a bar is made of measured and modelled terms, the sum is both."
     )
-    return Picture(f"{quantity.capitalize()} per setup and network", caption, svg)
+    return Picture(f"{quantity.capitalize()} per setup and network", caption, svg, figure)
 
 
 def _term_colour(name: str) -> str:
@@ -137,7 +137,7 @@ def phases_picture(profile: Values) -> Picture:
         "All samples of each phase as a histogram, the median as a line. head and encode run on the device, decode "
         "and tail on the server; full is the bottlenecked network in one piece, baseline the uncompressed one."
     )
-    return Picture("Time of each phase", caption, svg)
+    return Picture("Time of each phase", caption, svg, figure)
 
 
 def _ridge(axes: Axes, row: int, timed: Values, colour: str, low: float, high: float) -> None:
@@ -197,7 +197,9 @@ def bytes_picture(profile: Values) -> Picture:
         _plain_log_ticks(axes)
         figure.legend(loc="outside lower center", ncols=3)
         svg = drawing.svg_from_figure(figure, "bytes", "bytes sent for one inference by each setup")
-    return Picture("Offloaded bytes", "What crosses the network for one image. Mobile-only sends nothing.", svg)
+    return Picture(
+        "Offloaded bytes", "What crosses the network for one image. Mobile-only sends nothing.", svg, figure
+    )
 
 
 def accuracy_picture(profile: Values) -> Picture:
@@ -241,7 +243,7 @@ def accuracy_picture(profile: Values) -> Picture:
         svg = drawing.svg_from_figure(figure, "accuracy", "accuracy of each split against the bytes it sends")
     words = held_out_words(profile)
     caption = f"{words[0].upper()}{words[1:]}. The axis of accuracy does not start at zero."
-    return Picture("Accuracy against bytes", caption, svg)
+    return Picture("Accuracy against bytes", caption, svg, figure)
 
 
 def _beside(axes: Axes, x: float, y: float, words: str) -> None:

@@ -44,6 +44,14 @@ def samples_of_phase(timed: Values) -> Sequence[float]:
     return samples
 
 
+def emulated_words(profile: Values) -> str:
+    """What titles begin with where phases were emulated: 'Emulated: ', 'Partly emulated: ', else nothing."""
+    origins = {timed["origin"] for _, _, timed in phases_of_profile(profile)}
+    if "emulated" not in origins:
+        return ""
+    return "Emulated: " if origins == {"emulated"} else "Partly emulated: "
+
+
 def _check(profile: dict[str, Any], where: str) -> None:
     if profile.get("format") != FORMAT:
         raise ReportError(

@@ -262,13 +262,19 @@ def test_an_emulated_phase_is_called_so_everywhere(before: Profile, after: Profi
 
 
 @pytest.mark.parametrize("samples", [None, []])
-def test_an_emulated_phase_without_samples_has_no_change(before: Profile, after: Profile, samples: Any) -> None:
+def test_an_emulated_phase_without_samples_has_a_median_and_no_interval(
+    before: Profile, after: Profile, samples: Any
+) -> None:
     timed = after["bundles"][0]["phases"]["head"]
     timed.update(origin="emulated", samples_ms=samples)
-    comparison = compare(before, after, despite=["origin"], phases=["head"], bundles=["resnet18-rb1"])
-    assert [change.missing for change in comparison.changes[:2]] == [
-        "after: no samples, the phase was emulated"
-    ] * 2
+    timed["summary"].update(count=0, mean_ms=2.0, p50_ms=2.0, p95_ms=None)
+    options = {"despite": ["origin"], "phases": ["head"], "bundles": ["resnet18-rb1"]}
+    median, percentile = compare(before, after, **options).changes[:2]
+    assert (median.after.value, median.interval, median.remark) == (2.0, None, "computed: no interval")
+    assert percentile.missing == "after: no samples, the phase was emulated"
+    assert compare(before, after, "p50>+5%", **options).failed
+    with pytest.raises(UsageError, match="cannot be judged"):
+        compare(before, after, "p95>+5%", **options)
 
 
 def test_only_what_both_have_is_compared(before: Profile, after: Profile) -> None:
