@@ -14,6 +14,10 @@ _CPUINFO = "/proc/cpuinfo"
 _CPUFREQ = "/sys/devices/system/cpu/cpu*/cpufreq"
 _BOARD = "/proc/device-tree/model"
 _L4T = "/etc/nv_tegra_release"
+# What a Jetson's nvpmodel was last told, and what NVIDIA's driver says of its GPUs: read without a library.
+_POWER_MODE = "/var/lib/nvpmodel/status"
+_GPUS = "/proc/driver/nvidia/gpus/*/information"
+_NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 
 
 def environment(threads: Optional[int] = None, include_hostname: bool = False) -> Dict[str, Any]:
@@ -28,6 +32,9 @@ def environment(threads: Optional[int] = None, include_hostname: bool = False) -
         "kernel": platform.release(),
         "board": _first_line(_BOARD),
         "l4t": _first_line(_L4T),
+        "power_mode": _first_line(_POWER_MODE),
+        "gpus": _gpus(),
+        "nvidia_driver": _first_line(_NVIDIA_DRIVER),
         "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
@@ -107,6 +114,12 @@ def _lines(path: str) -> List[str]:
 def _first_line(path: str) -> Optional[str]:
     lines = _lines(path)
     return lines[0].strip() if lines else None
+
+
+def _gpus() -> Optional[List[str]]:
+    """The GPUs that NVIDIA's driver drives, one name for each; None where there is no such driver."""
+    lines = [line for path in sorted(glob.glob(_GPUS)) for line in _lines(path)]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")] or None
 
 
 def _is_virtual() -> Optional[bool]:

@@ -18,13 +18,13 @@ ALL = "all"
 # The reference of profiles says what they mean. Left out is what changes on one machine from hour to hour (load,
 # present frequency) and what hardly moves a time (the size of the memory, the kernel's patch level).
 ENVIRONMENT_FIELDS = (
-    "machine", "system", "board", "l4t", "cpu", "gpu", "cores", "usable_cores", "virtual", "governors",
-    "power_mode", "clocks", "threads", "omp_num_threads", "python", "numpy", "onnxruntime", "pillow", "simplejpeg",
-    "driver", "cuda", "tensorrt", "tensorrt_rtx",
+    "machine", "system", "board", "l4t", "cpu", "gpus", "cores", "usable_cores", "virtual", "governors",
+    "power_mode", "threads", "omp_num_threads", "python", "numpy", "onnxruntime", "pillow", "simplejpeg",
+    "nvidia_driver", "tensorrt", "tensorrt_rtx",
 )  # fmt: skip
 PHASE_FIELDS = ("origin", "kind", "precision")
 ENERGY_FIELDS = ("meter", "boundary")
-FIELDS = ("target", *ENVIRONMENT_FIELDS, *PHASE_FIELDS, *ENERGY_FIELDS, "data")
+FIELDS = ("target", *ENVIRONMENT_FIELDS, *PHASE_FIELDS, *ENERGY_FIELDS, "clocks", "data")
 """Every field that must agree: the profile's, its phases', their energies', and what accuracy was counted on."""
 
 
@@ -63,6 +63,16 @@ def _energy_differences(where: str, first: Any, second: Any) -> Iterator[Differe
     if isinstance(first, dict) and isinstance(second, dict):
         for name in ENERGY_FIELDS:
             yield Difference(name, first.get(name), second.get(name), f"energy of the {where}")
+        modes = zip(("power_mode", "clocks"), _mode_and_clocks(first), _mode_and_clocks(second), strict=True)
+        for name, before, after in modes:
+            yield Difference(name, before, after, f"energy of the {where}")
+
+
+def _mode_and_clocks(energy: Values) -> tuple[Any, Any]:
+    """A Jetson's power mode, and the bounds of the processor's clocks in kHz, when the energy was measured."""
+    before = (energy.get("conditions") or {}).get("before") or {}
+    khz = before.get("cpu_khz") or {}
+    return before.get("power_mode"), {bound: khz[bound] for bound in ("min", "max") if khz.get(bound)} or None
 
 
 def _data_differences(before: Values, after: Values) -> Iterator[Difference]:

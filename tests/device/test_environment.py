@@ -64,7 +64,26 @@ def test_a_board_names_itself_with_a_zero_byte_at_the_end(tmp_path, monkeypatch)
 
 def test_a_system_that_tells_nothing_is_no_error(monkeypatch):
     nowhere = os.path.join(os.sep, "no", "such", "place")
-    for name in ("_CPUINFO", "_CPUFREQ", "_BOARD", "_L4T"):
+    for name in ("_CPUINFO", "_CPUFREQ", "_BOARD", "_L4T", "_POWER_MODE", "_GPUS", "_NVIDIA_DRIVER"):
         monkeypatch.setattr(module, name, nowhere)
     values = environment()
-    assert [values[name] for name in ("board", "l4t", "virtual", "governors", "frequency_khz")] == [None] * 5
+    untold = ("board", "l4t", "virtual", "governors", "frequency_khz", "power_mode", "gpus", "nvidia_driver")
+    assert [values[name] for name in untold] == [None] * len(untold)
+
+
+def test_gpus_and_power_mode_are_read_from_their_drivers(tmp_path, monkeypatch):
+    for bus, model in (("0000:01:00.0", "NVIDIA GeForce GTX 1080 Ti"), ("0000:02:00.0", "NVIDIA L4")):
+        folder = tmp_path / bus
+        folder.mkdir()
+        (folder / "information").write_text("Model: \t\t {}\nIRQ:   \t\t 42\n".format(model))
+    (tmp_path / "status").write_text("pmode:0003 fmode:quiet\n")
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03\nGCC version: 9\n"
+    )
+    monkeypatch.setattr(module, "_GPUS", str(tmp_path / "*" / "information"))
+    monkeypatch.setattr(module, "_POWER_MODE", str(tmp_path / "status"))
+    monkeypatch.setattr(module, "_NVIDIA_DRIVER", str(tmp_path / "version"))
+    values = environment()
+    assert values["gpus"] == ["NVIDIA GeForce GTX 1080 Ti", "NVIDIA L4"]
+    assert values["power_mode"] == "pmode:0003 fmode:quiet"
+    assert values["nvidia_driver"] == "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03"

@@ -190,6 +190,24 @@ def test_another_meter_or_boundary_is_refused(before: Profile, after: Profile, f
         compare(before, after)
 
 
+@pytest.mark.parametrize(
+    ("field", "conditions"),
+    [
+        ("power_mode", {"power_mode": "NV Power Mode: MAXQ 1"}),
+        ("clocks", {"power_mode": "NV Power Mode: MAXN 0", "cpu_khz": {"cur": [3], "min": [1], "max": [2]}}),
+    ],
+)
+def test_another_power_mode_or_other_clocks_are_refused(
+    before: Profile, after: Profile, field: str, conditions: dict[str, Any]
+) -> None:
+    maxn = {"power_mode": "NV Power Mode: MAXN 0", "cpu_khz": {"cur": [4]}}
+    metered(before, 40.0, 1, conditions={"before": maxn})
+    assert compare(before, metered(after, 40.0, 2, conditions={"before": maxn})).unlike == []
+    metered(after, 40.0, 2, conditions={"before": conditions})
+    with pytest.raises(UsageError, match=rf"{field} \(energy of the head of resnet18-rb1\).*--despite {field}$"):
+        compare(before, after)
+
+
 def test_a_short_run_is_called_indicative(before: Profile, after: Profile) -> None:
     comparison = compare(metered(before, 40.0, 1, indicative=True), metered(after, 40.0, 2), metrics=["energy_mj"])
     assert {change.remark for change in comparison.changes} == {"indicative: a short run"}
@@ -201,7 +219,7 @@ def test_a_short_run_is_called_indicative(before: Profile, after: Profile) -> No
     [
         ("machine", "aarch64"),
         ("cpu", "four cores"),
-        ("gpu", "GTX 1080 Ti"),
+        ("gpus", "GTX 1080 Ti"),
         ("onnxruntime", "1.30.0"),
         ("tensorrt", "8.2.1"),
         ("threads", 4),
