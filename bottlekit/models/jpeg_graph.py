@@ -63,19 +63,24 @@ class JpegRoundTrip(nn.Module):
         pixels (n, h, w) int32, 0..255
           | last row and column repeated up to multiples of 8, cut into blocks
         blocks (8, 8, n * blocks)                          the batch last: every operation runs over long rows
-          | - 128, transform the rows, then the columns
-          | divide by 8 * divisors, round half away from 0, multiply by divisors
-          | transform back the columns, then the rows, + 128, cut off at 0 and 255
+          | transform the rows, then the columns, - 128
+          | divide by 8 * divisors, round, multiply by divisors
+          | + 128, transform back the columns, then the rows, cut off at 0 and 255
         blocks (8, 8, n * blocks)
           | put together, the repeated rows and columns left out
         pixels (n, h, w) int32, 0..255
 
-    Nothing exceeds int32. Each row of TRANSFORM, and each column, has absolute values that sum up to at most
-    2^16. On the way there, |pixel - 128| <= 2^7: the first pass sums up to 2^23, gives at most 2^12, and the second
-    sums up to 2^28. On the way back, a coefficient is at most 128 away from what was transformed: pixels and
-    differences each contribute at most 2^12 after the first pass back (2^2 * 8 * 128, whatever the frequencies), so
-    that the second sums up to 2^29. Rounding adds less than a hundredth to any of these.
-    By the same bound nothing that an encoder can produce overflows the 16 bits of libjpeg-turbo's vector code.
+    libjpeg centres pixels at 0 before it transforms them. Subtracting 128 from each changes the one coefficient of
+    frequency 0, by 128 * 64: the other rows of TRANSFORM sum up to 0, and 128 * 2^16 is a multiple of what a pass
+    rounds to. The same holds on the way back, for 128 * 8.
+
+    Nothing exceeds int32. Each row of TRANSFORM, and each column, has absolute values that sum up to at most 2^16.
+    On the way there, pixels are below 2^8: the first pass sums up to 2^24, gives at most 2^13, and the second sums
+    up to 2^29. On the way back, a coefficient is at most 128 away from what was transformed: centred pixels and
+    differences each contribute at most 2^12 after the first pass back (2^2 * 8 * 128, whatever the frequencies),
+    and so does the 128 added, so that the second sums up to less than 2^30. Rounding adds less than a hundredth to
+    any of these. By the same bound nothing that an encoder can produce overflows the 16 bits of libjpeg-turbo's
+    vector code.
     """
 
     divisors: Tensor
@@ -95,16 +100,20 @@ class JpegRoundTrip(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(n, h, w) -> (n, h, w), integers 0..255 as int32."""
-        blocks = _blocks_from_pixels(pixels.to(torch.int32)) - 128
+        blocks = _blocks_from_pixels(pixels.to(torch.int32))
         for shift in _FORWARD_SHIFTS:
             blocks = _pass(blocks, self.transform, shift)
+        blocks[0, 0] -= 128 * 64
+        # Round half away from 0. libjpeg-turbo multiplies by a reciprocal, with corrections that make it this.
         steps = 8 * self.divisors
-        # libjpeg-turbo multiplies by a reciprocal, with corrections that make it this division.
-        levels = torch.div(blocks.addcmul(blocks.sign(), steps // 2), steps, rounding_mode="trunc")
-        blocks = (levels * self.divisors).transpose(0, 1)
+        blocks.addcmul_(blocks.sign(), steps // 2)
+        blocks.div_(steps, rounding_mode="trunc")
+        blocks *= self.divisors
+        blocks[0, 0] += 128 * 8
+        blocks = blocks.transpose(0, 1)
         for shift in _INVERSE_SHIFTS:
             blocks = _pass(blocks, self.transform.T, shift)
-        return _pixels_from_blocks((blocks.transpose(0, 1) + 128).clamp(0, 255), self.shape)
+        return _pixels_from_blocks(blocks.transpose(0, 1).clamp_(0, 255), self.shape)
 
     def extra_repr(self) -> str:
         """What print(network) shows."""
