@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bottlekit.cli.bench_power import (
+    ListMetersOption,
+    LockClocksOption,
+    MeterOption,
+    MeterSourceOption,
+    PowerModeOption,
+    PowerOption,
+    energy_lines,
+    partial_path,
+    say_meter,
+    show_meters,
+)
 from bottlekit.cli.bench_remote import measured_there
 from bottlekit.cli.common import (
     JsonOption,
@@ -20,15 +32,22 @@ from bottlekit.cli.common import (
     stdout_console,
 )
 from bottlekit.cli.host_options import DEFAULT_PYTHON, HostOption, HostPythonOption, machine_from_options
+from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
     from bottlekit.device.bench import Effort
     from bottlekit.device.bundle import Bundle
+    from bottlekit.device.energy_phase import PowerRequest
     from bottlekit.device.engine import Engine
+    from bottlekit.device.power_options import PowerOptions
+
+    Work = tuple[Bundle, dict[str, Engine], list[str]]
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, or a fleet: a folder of bundles.")],
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="A bundle, or a fleet: a folder of bundles.")
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", "-t", help="Whose engines to measure; they must run on this machine.")
     ] = "cpu",
@@ -56,9 +75,19 @@ def bench(
         typer.Option(help="Seconds to warm up at most; less if times are stable.", show_default="2"),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A glance: 64 samples or 3 seconds a phase, so p90 at best.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="A glance: 64 samples or 3 seconds a phase, so p90 at best; energy of 3 x 10 s, indicative.",
+        ),
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads for one operator; all cores without it.")] = None,
+    power: PowerOption = False,
+    meter: MeterOption = None,
+    meter_source: MeterSourceOption = None,
+    list_meters: ListMetersOption = False,
+    power_mode: PowerModeOption = None,
+    lock_clocks: LockClocksOption = False,
     emulate: Annotated[
         bool,
         typer.Option(
@@ -91,23 +120,31 @@ def bench(
 
         bottlekit bench fleet/ --target cpu -o profile.json
 
+    [bold]--power[/bold] measures what an inference costs in energy, too; on a machine without a sensor it says so.
+
     [bold]--host nvidia@tx2[/bold] sends engines that were built for that machine, and measures there: the codec,
     and those parts that have an engine here.
     """
-    from bottlekit import __version__
-    from bottlekit.device.bench import QUICK, Effort, checked_effort, profile_from_entries
+    from bottlekit.device.bench import QUICK, Effort, checked_effort
     from bottlekit.device.bundle import fleet_from_path
-    from bottlekit.device.environment import environment
     from bottlekit.device.files import write_json
+    from bottlekit.device.power_options import PowerOptions
     from bottlekit.report.render import csv_from_table, markdown_from_table
     from bottlekit.report.setups import phases_table
 
     set_quiet(quiet)
+    if list_meters:
+        show_meters(meter_source or (), as_json)
+        return
+    if bundle is None:
+        raise UsageError("bench needs a BUNDLE to measure; `bottlekit export` makes one")
+    powered = PowerOptions(power, meter, meter_source or (), power_mode, lock_clocks, quick)
     if emulate or emulate_mode is not None or emulate_precision is not None:
         from bottlekit.cli.bench_emulate import bench_emulated
 
         measuring = {"--samples": samples, "--seconds": seconds, "--warm-up": warm_up, "--threads": threads}
         given = [name for name, value in {**measuring, "--quick": quick or None}.items() if value is not None]
+        given += powered.given()
         bench_emulated(
             bundle, target, out, phase, emulate, emulate_mode, emulate_precision, given, csv, markdown, as_json
         )
@@ -122,14 +159,10 @@ def bench(
     )
     fleet, machine = fleet_from_path(str(bundle)), machine_from_options(host, host_python)
     if machine is not None:
-        profile = measured_there(machine, fleet, engines, target, phase, effort, threads)
-        here = profile["environment"]
+        profile = measured_there(machine, fleet, engines, target, phase, effort, threads, powered)
     else:
-        work = _work(fleet, engines, target, phase)
-        here = environment(threads)
-        _warn_if_busy(here)
-        entries = _measure(work, effort, threads)
-        profile = profile_from_entries(entries, target, here, __version__, command_line())
+        profile = _measured_here(_work(fleet, engines, target, phase), target, effort, threads, powered, out)
+    here = profile["environment"]
     table = phases_table(profile, f"Phases on {target}, {here['cpu'] or here['machine']}")
     write_json(str(out), profile)
     if csv is not None:
@@ -142,15 +175,15 @@ def bench(
 
         console = stdout_console()
         console.print(rich_from_table(table, console.width))
+        for line in energy_lines(profile):
+            console.print(line, soft_wrap=True, markup=False)
 
     emit(profile, show, as_json)
     _remark(profile)
     say(f"wrote {out}; next: bottlekit plan {out} --link wifi")
 
 
-def _work(
-    fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] | None
-) -> list[tuple[Bundle, dict[str, Engine], list[str]]]:
+def _work(fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] | None) -> list[Work]:
     """What to measure of each bundle, every engine checked: nobody waits to learn that the last one is missing."""
     from bottlekit.device.bench import checked_phases
     from bottlekit.device.engine import engines_for_bundle
@@ -162,15 +195,50 @@ def _work(
     return work
 
 
+def _measured_here(
+    work: list[Work], target: str, effort: Effort, threads: int | None, powered: PowerOptions, out: Path
+) -> dict[str, Any]:
+    """The profile of this machine. One that is interrupted is written beside `out`, marked `partial`."""
+    from bottlekit import __version__
+    from bottlekit.device.bench import profile_from_entries
+    from bottlekit.device.environment import environment
+    from bottlekit.device.files import write_json
+    from bottlekit.device.power_mode import ending_on_signals, power_mode
+
+    request = powered.request([engine for _, engines, _ in work for engine in engines.values()])
+    say_meter(request)
+    here = environment(threads)
+    _warn_if_busy(here)
+    entries: list[dict[str, Any]] = []
+    with ending_on_signals(), power_mode(powered.power_mode, powered.lock_clocks) as mode:
+        told = powered.told(request, mode)
+
+        def profile(partial: bool) -> dict[str, Any]:
+            return profile_from_entries(entries, target, here, __version__, command_line(), told, partial)
+
+        try:
+            _measure(work, effort, threads, request, entries)
+        except (KeyboardInterrupt, SystemExit):
+            if any(entry["phases"] for entry in entries):
+                write_json(str(partial_path(out)), profile(partial=True))
+                say(f"interrupted; what was measured is in {partial_path(out)}")
+            raise
+    return profile(partial=False)
+
+
 def _measure(
-    work: list[tuple[Bundle, dict[str, Engine], list[str]]], effort: Effort, threads: int | None
-) -> list[dict[str, Any]]:
+    work: list[Work],
+    effort: Effort,
+    threads: int | None,
+    request: PowerRequest | None,
+    entries: list[dict[str, Any]],
+) -> None:
+    """Measure one phase after the other; `entries` holds what there is at any moment."""
     from rich.progress import Progress
 
     from bottlekit.device.bench import bench_bundle
 
     steps = [(bundle.name, phase) for bundle, _, phases in work for phase in phases]
-    entries = []
     measured: dict[str, dict[str, Any]] = {}
     console = stderr_console()
     with Progress(console=console, transient=True, disable=is_quiet() or not console.is_terminal) as progress:
@@ -182,10 +250,17 @@ def _measure(
             progress.update(task, description=" ".join(steps[step]), completed=step)
 
         for bundle, engines, phases in work:
-            entries.append(
-                bench_bundle(bundle, engines, phases, effort, threads, on_phase=show, measured_before=measured)
+            bench_bundle(
+                bundle,
+                engines,
+                phases,
+                effort,
+                threads,
+                on_phase=show,
+                measured_before=measured,
+                power=request,
+                on_entry=entries.append,
             )
-    return entries
 
 
 def _warn_if_busy(here: dict[str, Any]) -> None:

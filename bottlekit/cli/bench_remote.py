@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bottlekit.build.remote import RemoteMachine
     from bottlekit.device.bench import Effort
     from bottlekit.device.bundle import Bundle
+    from bottlekit.device.power_options import PowerOptions
 
 
 def measured_there(
@@ -21,6 +22,7 @@ def measured_there(
     phases: list[str] | None,
     effort: Effort,
     threads: int | None,
+    power: PowerOptions,
 ) -> dict[str, Any]:
     """The profile of a fleet's engines on that machine. What lacks an engine is found before anything is sent.
 
@@ -40,6 +42,7 @@ def measured_there(
     options = ["--samples", str(effort.min_samples), "--seconds", f"{effort.max_seconds:g}"]
     options += ["--warm-up", f"{effort.warm_up_seconds:g}"]
     options += [] if threads is None else ["--threads", str(threads)]
+    options += power.words()
     for phase in phases or ():
         options += ["--phase", phase]
     profile: dict[str, Any] = machine.bench(work, target, options)

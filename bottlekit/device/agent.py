@@ -2,7 +2,8 @@
 
     facts    what this machine is: TensorRT, GPU, CUDA, JetPack     compare  engines with the golden outputs
     doctor   what it lacks, and what to type                        bench    how long each phase takes
-    build    one build job, in a process of its own                 infer    the head here, the tail on a server
+    build    one build job, in a process of its own                 meters   what here can measure power
+    infer    the head here, the tail on a server
 
 Standard output is for programs: one JSON object a line, {"event": "progress", "message": ...} and at the end
 {"event": "answer", "answer": ...} or {"event": "error", "kind": ..., "message": ...}. Errors are also one line on
@@ -116,8 +117,17 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--samples", type=int, help="enough samples of a phase; p99 needs 662")
     verb.add_argument("--seconds", type=float, help="enough time for a phase, if that comes first")
     verb.add_argument("--warm-up", metavar="SECONDS", type=float, help="the most to warm up")
-    verb.add_argument("--quick", action="store_true", help="64 samples or 3 seconds a phase")
+    verb.add_argument("--quick", action="store_true", help="64 samples or 3 seconds a phase; energy of 3 x 10 s")
     verb.add_argument("--threads", type=int, help="for one operator of ONNX Runtime; all cores without it")
+    verb.add_argument("--power", action="store_true", help="measure the energy of each phase, too")
+    verb.add_argument("--meter", metavar="NAME", help="with --power; without it, the first that works")
+    _add_sources(verb)
+    verb.add_argument("--power-mode", metavar="N", type=int, help="nvpmodel's mode meanwhile; restored in any case")
+    verb.add_argument(
+        "--lock-clocks", action="store_true", help="the highest clocks meanwhile; restored in any case"
+    )
+
+    _add_sources(_add(verbs, "meters", _meters, "what here can measure power"))
 
     verb = _add(verbs, "infer", _infer, "classify images: the head here, the tail on a server")
     verb.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder; its head is enough")
@@ -142,6 +152,16 @@ def _add_engines(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--engines", metavar="FOLDER", default="engines", help="engines/ if not given")
     verb.add_argument("--target", required=True, help="whose engines")
+
+
+def _add_sources(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--meter-source",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="where meters look, as i2c_bus=1; may be given again",
+    )
 
 
 def _build(options: Any, teller: Teller) -> Any:
@@ -171,6 +191,14 @@ def _bench(options: Any, teller: Teller) -> Any:
     from .agent_verbs import bench
 
     return bench(options, teller.say)
+
+
+def _meters(options: Any, teller: Teller) -> Any:
+    _require_numpy()
+    from .meters.choose import list_meters
+    from .power_options import sources_from_words
+
+    return list_meters(**sources_from_words(options.meter_source))
 
 
 def _infer(options: Any, teller: Teller) -> Any:

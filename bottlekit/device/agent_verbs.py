@@ -14,6 +14,8 @@ from .files import write_json
 from .golden import compare_with_golden, tolerance_from_name
 from .images import image_from_file
 from .phases import phases_of_bundle
+from .power_mode import power_mode
+from .power_options import PowerOptions
 from .runners import runner_from_engine
 from .wire.addresses import address_from_text
 
@@ -52,25 +54,43 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
     for bundle in fleet_from_path(options.bundle, whole=False):
         engines = engines_for_bundle(options.engines, bundle, options.target)
         work.append((bundle, engines, _phases(bundle, engines, options)))
+    powered = PowerOptions(
+        options.power, options.meter, options.meter_source, options.power_mode, options.lock_clocks, options.quick
+    )
+    request = powered.request([engine for _, engines, _ in work for engine in engines.values()])
+    if request is not None:
+        say("energy: {} ({})".format(request.meter, request.why_chosen))
     here = environment(options.threads)
     measured: Dict[str, Dict[str, Any]] = {}
-    entries = [
-        bench_bundle(
-            bundle,
-            engines,
-            phases,
-            effort,
-            options.threads,
-            on_phase=lambda phase, name=bundle.name: say("measuring the {} of {}".format(phase, name)),  # type: ignore[misc]
-            measured_before=measured,
-        )
-        for bundle, engines, phases in work
-    ]
-    command = " ".join(["bottlekit-agent"] + sys.argv[1:])
-    profile = profile_from_entries(entries, options.target, here, __version__, command)
+    entries: List[Dict[str, Any]] = []
+    with power_mode(options.power_mode, options.lock_clocks) as mode:
+
+        def profile(partial: bool) -> Dict[str, Any]:
+            command = " ".join(["bottlekit-agent"] + sys.argv[1:])
+            told = powered.told(request, mode)
+            return profile_from_entries(entries, options.target, here, __version__, command, told, partial)
+
+        try:
+            for bundle, engines, phases in work:
+                bench_bundle(
+                    bundle,
+                    engines,
+                    phases,
+                    effort,
+                    options.threads,
+                    on_phase=lambda phase, name=bundle.name: say("measuring the {} of {}".format(phase, name)),  # type: ignore[misc]
+                    measured_before=measured,
+                    power=request,
+                    on_entry=entries.append,
+                )
+        except (KeyboardInterrupt, SystemExit):
+            if options.out is not None and any(entry["phases"] for entry in entries):
+                write_json(options.out + ".partial", profile(partial=True))
+                say("interrupted; what was measured is in {}.partial".format(options.out))
+            raise
     if options.out is None:
-        return profile
-    write_json(options.out, profile)
+        return profile(partial=False)
+    write_json(options.out, profile(partial=False))
     return {"profile": options.out, "summaries": _summaries(entries)}
 
 

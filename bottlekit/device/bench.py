@@ -7,17 +7,16 @@ process of its own that holds one engine. Nothing is timed before its outputs we
 and a percentile is given only where there are enough of them (`stats`).
 """
 
-import json
+import functools
 import os
-import subprocess
-import sys
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
+from .bench_apart import result_of_worker
 from .bundle import PARTS, Bundle
-from .children import child_environment
+from .energy_phase import PowerRequest, energy_of_phase
 from .engine import Engine
-from .errors import EngineError, UnknownNameError, UsageError, WireError, error_from_words
+from .errors import UnknownNameError, UsageError, WireError
 from .phases import Phase, checked_engine, loaded_phase, phases_of_bundle
 from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
 from .wire.overhead import framing_overhead_bytes
@@ -54,6 +53,8 @@ def bench_bundle(
     in_process: bool = False,
     on_phase: Callable[[str], None] = lambda phase: None,
     measured_before: Optional[Dict[str, Dict[str, Any]]] = None,
+    power: Optional[PowerRequest] = None,
+    on_entry: Callable[[Dict[str, Any]], None] = lambda entry: None,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -67,28 +68,21 @@ def bench_bundle(
         on_phase: called with a phase's name before it is measured.
         measured_before: phases by their engine's hash, added to. The bundles of a fleet carry the same uncompressed
             network: it is measured once, and the figures of all bundles agree.
+        power: how to measure the energy of each phase as well; None for not at all.
+        on_entry: gets the entry before its first phase; what an interrupted measurement has so far is in it.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
         CodecError: the codec gives other values than where the bundle was exported.
         UsageError: an effort that makes no sense, or an unknown phase.
+        KeyboardInterrupt: it was interrupted.
     """
     effort = checked_effort(effort if effort is not None else Effort())
     chosen = checked_phases(bundle, engines, phases)
     known = {} if measured_before is None else measured_before
-    measure = bench_phase if in_process else _bench_phase_apart
-    measured = {}
-    for phase in chosen:
-        on_phase(phase)
-        engine = engines.get(phase)
-        if engine is not None and engine.sha256 in known:
-            measured[phase] = known[engine.sha256]
-            continue
-        measured[phase] = measure(bundle, phase, engine, effort, threads)
-        if engine is not None:
-            known[engine.sha256] = measured[phase]
+    measured: Dict[str, Dict[str, Any]] = {}
     manifest = bundle.manifest
-    return {
+    entry = {
         "bundle": {
             "name": bundle.name,
             "sha256": bundle.sha256,
@@ -102,6 +96,26 @@ def bench_bundle(
         "framed_bytes": _framed_bytes(manifest["payload_bytes"]["mean"]),
         "phases": measured,
     }
+    on_entry(entry)
+    for phase in chosen:
+        on_phase(phase)
+        engine = engines.get(phase)
+        if engine is not None and engine.sha256 in known:
+            measured[phase] = known[engine.sha256]
+            continue
+        if in_process:
+            measured[phase] = bench_phase(bundle, phase, engine, effort, threads, power)
+        else:
+            measured[phase] = result_of_worker(
+                _job(bundle, phase, engine, effort, threads, power),
+                "{} of {}".format(phase, bundle.name),
+                on_partial=functools.partial(measured.__setitem__, phase),
+            )
+        if measured[phase].get("partial"):
+            raise KeyboardInterrupt
+        if engine is not None:
+            known[engine.sha256] = measured[phase]
+    return entry
 
 
 def checked_phases(
@@ -123,10 +137,19 @@ def checked_phases(
 
 
 def profile_from_entries(
-    entries: List[Dict[str, Any]], target: str, environment: Dict[str, Any], bottlekit: str, command: str
+    entries: List[Dict[str, Any]],
+    target: str,
+    environment: Dict[str, Any],
+    bottlekit: str,
+    command: str,
+    power: Optional[Dict[str, Any]] = None,
+    partial: bool = False,
 ) -> Dict[str, Any]:
-    """The document profile.json: the entries of `bench_bundle`, and on what and with what they were measured."""
-    return {
+    """The document profile.json: the entries of `bench_bundle`, and on what and with what they were measured.
+
+    `power` is what belongs to all energies, `partial` marks a measurement that was interrupted.
+    """
+    profile: Dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "bottlekit": bottlekit,
@@ -135,6 +158,11 @@ def profile_from_entries(
         "environment": environment,
         "bundles": entries,
     }
+    if power is not None:
+        profile["power"] = power
+    if partial:
+        profile["partial"] = True
+    return profile
 
 
 def _framed_bytes(payload_bytes: float) -> Optional[Dict[str, float]]:
@@ -157,14 +185,23 @@ def checked_effort(effort: Effort) -> Effort:
 
 
 def bench_phase(
-    bundle: Bundle, phase: str, engine: Optional[Engine], effort: Effort, threads: Optional[int] = None
+    bundle: Bundle,
+    phase: str,
+    engine: Optional[Engine],
+    effort: Effort,
+    threads: Optional[int] = None,
+    power: Optional[PowerRequest] = None,
 ) -> Dict[str, Any]:
-    """Load one phase, compare it with the golden outputs, warm it up and time it, in this process."""
+    """Load one phase, compare it with the golden outputs, warm it up and time it, in this process.
+
+    With `power` its energy is measured after that. A result that was interrupted meanwhile is marked `partial`.
+    """
     with loaded_phase(bundle, phase, engine, threads) as loaded:
         golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
         samples_ms = timed_calls(loaded, effort.min_samples, effort.max_seconds)
-    return {
+        energy = None if power is None else energy_of_phase(loaded, power)
+    result: Dict[str, Any] = {
         "origin": "measured",
         "kind": None if engine is None else engine.kind,
         "precision": None if engine is None else engine.precision,
@@ -174,6 +211,11 @@ def bench_phase(
         "samples_ms": samples_ms,
         "summary": summary(samples_ms),
     }
+    if energy is not None:
+        result["energy"] = energy
+        if energy.get("partial"):
+            result["partial"] = True
+    return result
 
 
 def timed_calls(
@@ -218,36 +260,21 @@ def _warm_up(phase: Phase, seconds: float, clock: Callable[[], float] = time.per
     return {"calls": calls, "seconds": round(clock() - begun, 3), "stable": stable}
 
 
-def _bench_phase_apart(
-    bundle: Bundle, phase: str, engine: Optional[Engine], effort: Effort, threads: Optional[int]
+def _job(
+    bundle: Bundle,
+    phase: str,
+    engine: Optional[Engine],
+    effort: Effort,
+    threads: Optional[int],
+    power: Optional[PowerRequest],
 ) -> Dict[str, Any]:
-    """`bench_phase` in a new process, which holds nothing but this phase."""
-    job = {
+    """What a worker has to measure."""
+    return {
         "bundle": os.path.abspath(bundle.path),
         "parts": list(bundle.parts),
         "phase": phase,
         "engine": None if engine is None else os.path.abspath(engine.path),
         "effort": list(effort),
         "threads": threads,
+        "power": None if power is None else power.to_dict(),
     }
-    worker = subprocess.run(
-        [sys.executable, "-m", "bottlekit.device.bench_worker"],
-        input=json.dumps(job).encode("utf-8"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=child_environment(),
-    )
-    try:
-        answer = json.loads(worker.stdout.decode("utf-8"))
-    except ValueError:
-        lines = worker.stderr.decode("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        raise EngineError(
-            "the process that measured the {} of {} ended with code {}: {}".format(
-                phase, bundle.name, worker.returncode, last
-            )
-        )
-    if "error" in answer:
-        raise error_from_words(answer["error"]["kind"], answer["error"]["message"])
-    result: Dict[str, Any] = answer["result"]
-    return result

@@ -1,17 +1,21 @@
 """`python -m bottlekit.device.bench_worker`: measure one phase, alone in this process.
 
 stdin  {"bundle": path, "parts": those whose graphs are there, "phase": name, "engine": path or null,
-        "effort": [...], "threads": n or null}
+        "effort": [...], "threads": n or null, "power": PowerRequest.to_dict() or null}
 stdout {"result": ...} or {"error": {"kind": class name, "message": line}}
+
+SIGINT and SIGTERM end it; when that meets it while energy is measured, it answers with what it has.
 """
 
 import json
 import os
+import signal
 import sys
 from typing import Any, Dict
 
 from .bench import Effort, bench_phase
 from .bundle import Bundle
+from .energy_phase import PowerRequest
 from .engine import Engine
 from .errors import BottlekitError
 
@@ -22,7 +26,9 @@ def answer(job: Dict[str, Any]) -> Dict[str, Any]:
         # The files were compared with their hashes by the process that asks.
         bundle = Bundle.load(job["bundle"], verify=False, parts=job["parts"])
         engine = None if job["engine"] is None else Engine.load(job["engine"], verify=False)
-        return {"result": bench_phase(bundle, job["phase"], engine, Effort(*job["effort"]), job["threads"])}
+        power = None if job["power"] is None else PowerRequest.from_dict(job["power"])
+        effort = Effort(*job["effort"])
+        return {"result": bench_phase(bundle, job["phase"], engine, effort, job["threads"], power)}
     except BottlekitError as error:
         return {"error": {"kind": type(error).__name__, "message": str(error)}}
 
@@ -31,9 +37,21 @@ def main() -> None:
     """Read the job, answer. What libraries print to standard output goes to standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     job = json.loads(sys.stdin.read())
     with answers:
-        json.dump(answer(job), answers, allow_nan=False)
+        try:
+            json.dump(answer(job), answers, allow_nan=False)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def _end(_number: int, _frame: Any) -> None:
+    """End at the first signal. A terminal sends one and the parent another: the second must not cut the answer."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def energy_from_record(trace: PowerTrace, record: Record, effort: EnergyEffort) 
     )
 
 
-def no_energy(meter: str, boundary: str, reason: str) -> Dict[str, Any]:
+def no_energy(meter: str, boundary: str, reason: str, code: str = "no_meter") -> Dict[str, Any]:
     """What stands in the place of an energy where nothing was measured: the meter that was tried, and why not."""
     return {
         "meter": meter,
@@ -123,7 +123,7 @@ def no_energy(meter: str, boundary: str, reason: str) -> Dict[str, Any]:
         "valid": False,
         "indicative": False,
         "reasons": [reason],
-        "codes": ["no_meter"],
+        "codes": [code],
         "energy_mj": None,
         "net_energy_mj": None,
     }

@@ -4,8 +4,8 @@ stdin   {"mode": number or null, "lock_clocks": true or false}, one line; then n
 stdout  {"before": ..., "during": ...} or {"error": line}; after restoring {"failed": [lines]}
 
 A process of its own, in a session of its own, which no signal of the terminal reaches: the pipe on its standard
-input ends when whoever asked ends, for whatever reason. So it is restored after Ctrl-C, SIGTERM, SIGKILL and a dropped
-connection. What could not be restored is said on standard error, with what to type.
+input ends when whoever asked ends, for whatever reason. So it is restored after Ctrl-C, SIGTERM, SIGKILL, and a
+dropped connection. What could not be restored is said on standard error, with what to type.
 """
 
 import contextlib

@@ -276,7 +276,7 @@ def test_help_lists_the_verbs():
     process = start("--help")
     out = process.communicate()[0].decode()
     assert process.returncode == 0
-    for verb in ("facts", "doctor", "build", "compare", "bench", "infer"):
+    for verb in ("facts", "doctor", "build", "compare", "bench", "meters", "infer"):
         assert verb in out
     assert (
         "--timeout"

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from bottlekit.device import bench
+from bottlekit.device import bench, bench_apart
 from bottlekit.device.bench import (
     QUICK,
     Effort,
@@ -250,13 +250,13 @@ def test_an_entry_holds_every_phase_with_raw_samples(bundle, engines):
 
 def test_each_phase_is_measured_in_a_process_of_its_own(bundle, engines, monkeypatch):
     processes = []
-    real = bench.subprocess.run
+    real = bench_apart.subprocess.Popen
 
     def counting(command, **options):
         processes.append(command)
         return real(command, **options)
 
-    monkeypatch.setattr(bench.subprocess, "run", counting)
+    monkeypatch.setattr(bench_apart.subprocess, "Popen", counting)
     entry = bench_bundle(bundle, engines, effort=SHORT, threads=1)
     check_entry(entry, bundle, engines)
     assert len(processes) == 6
@@ -269,7 +269,7 @@ def test_errors_of_the_other_process_arrive_as_they_are(bundle, engine_of):
 
 
 def test_a_process_that_dies_is_reported_with_its_last_words(bundle, engines, monkeypatch):
-    monkeypatch.setattr(bench.sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(bench_apart.sys, "executable", shutil.which("false"))
     with pytest.raises(EngineError, match="the process that measured the head of tiny-rb1 ended with code 1"):
         bench_bundle(bundle, engines, ["head"], SHORT)
 

@@ -1,0 +1,103 @@
+"""`bottlekit bench --power`: which meter, how long, and what came out, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottlekit.cli.common import emit, say, stdout_console
+
+if TYPE_CHECKING:
+    from bottlekit.device.energy_phase import PowerRequest
+
+
+PowerOption = Annotated[
+    bool, typer.Option("--power", help="Measure the energy of each phase, too: about seven minutes a phase.")
+]
+MeterOption = Annotated[
+    str | None,
+    typer.Option(
+        help="ina3221, ina226, nvml, rapl, jtop, replay or none; --list-meters says what is here.",
+        show_default="auto",
+    ),
+]
+MeterSourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Where the meter looks, as i2c_bus=1 or rails=VDD_IN; may be given again."
+    ),
+]
+ListMetersOption = Annotated[
+    bool, typer.Option("--list-meters", help="Say which meters this machine has, and measure nothing.")
+]
+PowerModeOption = Annotated[
+    int | None, typer.Option(min=0, help="A Jetson's nvpmodel mode while it is measured; restored in any case.")
+]
+LockClocksOption = Annotated[
+    bool,
+    typer.Option("--lock-clocks", help="A Jetson's highest clocks while it is measured; restored in any case."),
+]
+
+
+def show_meters(words: Sequence[str], as_json: bool) -> None:
+    """Every meter and whether it works on this machine."""
+    from bottlekit.device.meters.choose import list_meters
+    from bottlekit.device.power_options import sources_from_words
+    from bottlekit.report.render import rich_from_table
+    from bottlekit.report.table import Cell, Column, Table
+
+    meters = list_meters(**sources_from_words(words))
+    columns = [Column(name, name) for name in ("meter", "works", "measures", "rails", "why not")]
+    rows = [
+        (
+            Cell(meter["name"]),
+            Cell("auto" if meter["auto"] else "yes" if meter["available"] else "no"),
+            Cell(meter["boundary"]),
+            Cell(", ".join(meter["rails"]) or None),
+            Cell(meter["why_not"]),
+        )
+        for meter in meters
+    ]
+    table = Table("Meters of this machine", tuple(columns), tuple(rows))
+    emit(meters, lambda: stdout_console().print(rich_from_table(table, stdout_console().width)), as_json)
+
+
+def say_meter(request: PowerRequest | None) -> None:
+    """Which meter was chosen, and how long it will take."""
+    if request is None:
+        return
+    if request.meter == "none":
+        say(f"energy: none ({request.why_chosen})")
+        return
+    effort = request.effort
+    seconds = 2 * effort.idle_s + effort.settle_s + max(effort.warm_up_s, 3 * effort.window_s)
+    seconds += effort.repeats * effort.run_s
+    words = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    say(f"energy: measured by {request.meter} ({request.why_chosen}); at least {words} a phase")
+
+
+def energy_lines(profile: dict[str, Any]) -> Iterator[str]:
+    """A line for each phase: its energy, or why it has none."""
+    for entry in profile["bundles"]:
+        for name, phase in entry["phases"].items():
+            if phase.get("energy") is not None:
+                yield f"{name} of {entry['bundle']['name']}: {_energy_words(phase['energy'])}"
+
+
+def _energy_words(energy: dict[str, Any]) -> str:
+    if energy["energy_mj"] is None:
+        return f"energy: none ({'; '.join(energy['reasons'])})"
+    gross, net = (
+        f"{energy[name]:.4g} mJ ({energy[interval][0]:.4g}..{energy[interval][1]:.4g})"
+        for name, interval in (("energy_mj", "energy_ci_mj"), ("net_energy_mj", "net_energy_ci_mj"))
+    )
+    words = f"{gross} gross, {net} net of idle, {100 * energy['confidence']:g} % intervals, {energy['boundary']}"
+    return f"{words}; indicative" if energy["indicative"] else words
+
+
+def partial_path(out: Path) -> Path:
+    """Where an interrupted measurement leaves what it has: never in the place of a whole profile."""
+    return out.with_name(f"{out.stem}.partial{out.suffix}")
