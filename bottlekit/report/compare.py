@@ -84,9 +84,13 @@ def compared(
     """Compare two profiles; the names are those of their files, for the errors.
 
     Raises:
-        UsageError: they were not taken alike, have no phase in common, or a condition cannot be judged somewhere.
+        UsageError: one was interrupted, they were not taken alike or have no phase in common, or a condition
+            cannot be judged somewhere.
         UnknownNameError: a metric, bundle, phase or field that does not exist.
     """
+    for name, profile in ((before_name, before), (after_name, after)):
+        if profile.get("partial"):
+            raise UsageError(f"{name} is partial, its measurement was interrupted: run `bottlekit bench` again")
     firsts, seconds = _phases(before, options), _phases(after, options)
     _check_options(options, (before, after))
     common = [key for key in firsts if key in seconds]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _MOST_POINTS = 1500
 _RAIL_COLOURS = (drawing.SKY, drawing.GREEN, drawing.PURPLE, drawing.YELLOW, drawing.GRAY)
 _SPAN_COLOURS = {"idle": drawing.GRAY, "run": drawing.ORANGE, "warm-up": drawing.YELLOW}
-_LONGEST_REASON = 90
+_LONGEST_TITLE = 100
 
 
 class Span(NamedTuple):
@@ -91,8 +91,8 @@ def _title(bundle: str, phase: str, timed: Values, missing: str) -> str:
     """What was measured, and what came of it."""
     energy = energy_of_phase(timed)
     if energy.gross_mj is None:
-        reason = missing if len(missing) <= _LONGEST_REASON else missing[: _LONGEST_REASON - 1] + "…"
-        return f"{phase} of {bundle}: no energy ({reason})"
+        words = f"{phase} of {bundle}: no energy ({missing})"
+        return words if len(words) <= _LONGEST_TITLE else words[: _LONGEST_TITLE - 2] + "…)"
     net = "" if energy.net_mj is None else f", {number_text(energy.net_mj, 'mJ')} mJ above idle"
     short = ", indicative" if energy.indicative else ""
     return f"{phase} of {bundle}: {number_text(energy.gross_mj, 'mJ')} mJ{net} ({timed['origin']}{short})"
@@ -155,6 +155,9 @@ def _mark(axes: Axes, span: Span, begin_s: float) -> None:
     """The span as a coloured ground, its name above where there is room for it."""
     left, right = span.begin_s - begin_s, span.end_s - begin_s
     axes.axvspan(left, right, color=_SPAN_COLOURS[span.kind], alpha=0.16, linewidth=0)
+    if span.kind == "run":
+        for moment in (left, right):
+            axes.axvline(moment, color=_SPAN_COLOURS[span.kind], linewidth=0.8, linestyle=":")
     shown = (right - left) / (axes.get_xlim()[1] - axes.get_xlim()[0])
     if shown > 0.0095 * len(span.title):
         axes.annotate(

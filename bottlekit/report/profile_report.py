@@ -91,6 +91,8 @@ def _words(value: Any) -> str:
 def _remarks(profile: Values, emulated: str, why_no_plans: str) -> list[str]:
     """What to know before reading the numbers."""
     remarks = []
+    if profile.get("partial"):
+        remarks.append("Partial: the measurement was interrupted, and what follows is what there was by then.")
     if emulated:
         remarks.append(
             f"Emulated ({MARKS['emulated']}) means: {ORIGINS['emulated']}. Nothing emulated was measured."

@@ -307,6 +307,11 @@ def test_only_what_both_have_is_compared(before: Profile, after: Profile) -> Non
     assert "only after: head of resnet18-rb2" in note
 
 
+def test_an_interrupted_profile_is_refused(before: Profile, after: Profile) -> None:
+    with pytest.raises(UsageError, match=r"b\.json is partial, its measurement was interrupted"):
+        compare(before, after | {"partial": True})
+
+
 def test_nothing_in_common_is_refused(before: Profile, after: Profile) -> None:
     for entry in after["bundles"]:
         entry["bundle"]["name"] += "-other"

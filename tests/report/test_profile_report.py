@@ -324,6 +324,10 @@ def test_one_emulated_phase_makes_it_partly_emulated(profile: Profile) -> None:
     assert report_from_profile(profile, {}).title.startswith("Partly emulated: ")
 
 
+def test_an_interrupted_profile_is_called_partial(profile: Profile) -> None:
+    assert report_from_profile(profile | {"partial": True}, {}).remarks[0].startswith("Partial: ")
+
+
 def test_an_unstable_phase_is_named(profile: Profile) -> None:
     profile["bundles"][0]["phases"]["head"]["summary"]["stable"] = False
     assert any("head of resnet18-rb1" in remark for remark in report_from_profile(profile, {}).remarks)
