@@ -71,8 +71,8 @@ class RaplMeter(Meter):
 
 
 def _is_package(path: str) -> bool:
-    """Whether a zone is a package; intel-rapl:0:0 is a part of intel-rapl:0."""
-    return os.path.basename(path).count(":") == 1 and text(os.path.join(path, "name")).startswith("package")
+    """Whether a zone is a package, rather than a part of one ("core", "dram") or the whole machine ("psys")."""
+    return text(os.path.join(path, "name")).startswith("package")
 
 
 def _zone(path: str) -> Zone:

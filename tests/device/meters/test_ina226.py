@@ -2,7 +2,9 @@ import json
 import sys
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from bottlekit.device.errors import MeterError, ReadingError, UsageError
 from bottlekit.device.meters import ina226_registers
@@ -43,6 +45,33 @@ def test_power_is_volts_times_amperes_to_one_step(shunt_ohm, amperes, most_a):
         # A step of the power, and one of the shunt's voltage.
         step_mw = meter.quantum + 2.5e-6 / shunt_ohm * 12e3
         assert meter.read()[0] == pytest.approx(12e3 * amperes, abs=step_mw)
+
+
+@given(
+    shunt_ohm=st.floats(1e-3, 1.0),
+    part_of_range=st.floats(0.0, 0.999),
+    volts=st.floats(0.0, 36.0),
+    part_asked_for=st.one_of(st.none(), st.floats(0.07, 1.0)),
+)
+def test_power_is_within_its_steps_for_any_shunt(shunt_ohm, part_of_range, volts, part_asked_for):
+    range_a = 0.08192 / shunt_ohm
+    most_a = None if part_asked_for is None else part_asked_for * range_a
+    bus = Ina226Bus(Clock(), shunt_ohm)
+    bus.volts = volts
+    bus.amperes = part_of_range * (most_a or range_a)
+    with meter_on(bus, shunt_ohm, max_current_a=most_a) as meter:
+        # A step of each: power, current (rounded down), shunt and bus voltage.
+        step_a = meter.quantum / 25e3
+        step_mw = meter.quantum + 1e3 * (volts * (step_a + 2.5e-6 / shunt_ohm) + 1.25e-3 * bus.amperes)
+        assert meter.read()[0] == pytest.approx(1e3 * volts * bus.amperes, abs=step_mw)
+
+
+# For some of these 0.00512 / (current step * shunt) comes out as 2047.9999.
+@pytest.mark.parametrize("shunt_ohm", [0.001, 0.002, 0.0043, 0.005, 0.01, 0.02, 0.035, 0.068, 0.1, 0.14])
+def test_the_whole_range_is_a_calibration_of_2048(shunt_ohm):
+    bus = Ina226Bus(Clock(), shunt_ohm)
+    with meter_on(bus, shunt_ohm):
+        assert bus.calibration == 2048
 
 
 def test_a_smaller_range_gives_a_finer_step_and_says_what_flows_beyond_it(bus):

@@ -2,7 +2,9 @@ import json
 import sys
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from bottlekit.device.errors import MeterError, ReadingError
 from bottlekit.device.meters import sysfs
@@ -26,15 +28,31 @@ def test_energy_is_counted_from_the_opening(tmp_path):
         assert meter.read() == (0.0,)
 
 
-def test_the_counter_may_begin_again_many_times(tmp_path):
-    (folder,) = rapl(tmp_path, [900], range_uj=1000)
-    total_uj = 900
-    with RaplMeter(str(tmp_path)) as meter:
-        for step_uj in [50, 50, 1, 999, 500, 500, 0, 700, 700, 700]:
-            total_uj += step_uj
-            write(folder / "energy_uj", total_uj % 1000)
-            assert meter.read()[0] == pytest.approx((total_uj - 900) / 1e3, abs=1e-12)
-    assert total_uj // 1000 == 5
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A tree that hypothesis fills again and again, and its package's folder."""
+    root = tmp_path_factory.mktemp("rapl")
+    return str(root), rapl(root)[0]
+
+
+@settings(max_examples=15)
+@given(
+    range_uj=st.integers(2, 10**12),
+    parts=st.lists(st.floats(0.0, 0.999), min_size=1, max_size=10),
+    begin=st.floats(0.0, 0.999),
+)
+def test_the_counter_may_begin_again_many_times(tree, range_uj, parts, begin):
+    root, folder = tree
+    begin_uj = int(begin * range_uj)
+    write(folder / "max_energy_range_uj", range_uj)
+    write(folder / "energy_uj", begin_uj)
+    total_uj = 0
+    with RaplMeter(root) as meter:
+        for part in parts:
+            # Less than a whole range at a time: more cannot be seen.
+            total_uj += int(part * range_uj)
+            write(folder / "energy_uj", (begin_uj + total_uj) % range_uj)
+            assert meter.read() == (total_uj / 1e3,)
 
 
 def test_several_packages_are_summed_and_kept(tmp_path):
