@@ -5,20 +5,12 @@
 #ifndef BOTTLEKIT_QUANTIZE_TILE_KERNEL_CUH
 #define BOTTLEKIT_QUANTIZE_TILE_KERNEL_CUH
 
-#include "bottlekit/arithmetic.h"
+#include "quantize_tile/options.h"
 
 namespace bottlekit {
 
 constexpr int kQuantizeTileThreads = 512;
 constexpr int kWarp = 32;
-
-struct QuantizeTileOptions {
-  int channels, height, width;
-  int bits;
-  // 0: each image over its own minimum and maximum; 1: all over `range`, values outside moved to its ends.
-  int static_range;
-  Range range;
-};
 
 }  // namespace bottlekit
 

@@ -4,16 +4,11 @@
 #ifndef BOTTLEKIT_UNTILE_DEQUANTIZE_KERNEL_CUH
 #define BOTTLEKIT_UNTILE_DEQUANTIZE_KERNEL_CUH
 
-#include "bottlekit/arithmetic.h"
+#include "untile_dequantize/options.h"
 
 namespace bottlekit {
 
 constexpr int kUntileDequantizeThreads = 256;
-
-struct UntileDequantizeOptions {
-  int channels, height, width;
-  int bits;
-};
 
 }  // namespace bottlekit
 
