@@ -18,7 +18,7 @@ from bottlekit.report.conditions import METRICS, Condition, Metric
 from bottlekit.report.intervals import USUAL, Sureness, checked_sureness
 from bottlekit.report.likeness import Difference, check_alike, differences
 from bottlekit.report.profiles import phases_of_profile
-from bottlekit.report.setups import Values
+from bottlekit.report.setups import Values, emulation_words
 
 USUAL_METRICS = ("p50", "p95", "energy_mj", "payload_bytes", "accuracy")
 """What is compared when nobody says what to compare."""
@@ -63,7 +63,10 @@ class Judgement:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """All that was found: changes, judgements, in what the profiles differ, and what only one of them has."""
+    """All that was found: changes, judgements, in what the profiles differ, and what only one of them has.
+
+    `trust` says how far to trust emulated times, a sentence for each profile that has any.
+    """
 
     changes: Sequence[Change]
     judgements: Sequence[Judgement]
@@ -71,6 +74,7 @@ class Comparison:
     only_before: Sequence[Key]
     only_after: Sequence[Key]
     options: Options
+    trust: Sequence[str] = ()
 
     @property
     def failed(self) -> bool:
@@ -118,6 +122,7 @@ def compared(
         only_before=[key for key in firsts if key not in seconds],
         only_after=[key for key in seconds if key not in firsts],
         options=options,
+        trust=list(dict.fromkeys(filter(None, (emulation_words(one.get("emulation")) for one in (before, after))))),
     )
 
 

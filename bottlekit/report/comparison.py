@@ -10,7 +10,7 @@ from typing import Any
 
 from bottlekit.report.changes import Change, Found, Key
 from bottlekit.report.compare import Comparison, Judgement
-from bottlekit.report.likeness import Difference
+from bottlekit.report.likeness import Difference, difference_words
 from bottlekit.report.table import Cell, Column, Table, combined_origin
 
 FORMAT = "bottlekit-comparison"
@@ -93,7 +93,8 @@ def _note(comparison: Comparison) -> str:
     said = {judgement.verdict for judgement in comparison.judgements}
     parts += [f"{verdict}: {meaning}" for verdict, meaning in VERDICTS.items() if verdict in said]
     if comparison.unlike:
-        parts.append(f"compared although they differ: {', '.join(map(str, comparison.unlike))}")
+        parts.append(f"compared although they differ: {difference_words(comparison.unlike)}")
+    parts += comparison.trust
     for words, keys in (("before", comparison.only_before), ("after", comparison.only_after)):
         if keys:
             parts.append(f"only {words}: {', '.join(f'{phase} of {bundle}' for bundle, phase in keys)}")

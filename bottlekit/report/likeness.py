@@ -37,10 +37,6 @@ class Difference:
     after: Any
     where: str = ""
 
-    def __str__(self) -> str:
-        where = f" ({self.where})" if self.where else ""
-        return f"{self.field}{where} {_shown(self.before)} against {_shown(self.after)}"
-
 
 def differences(before: Values, after: Values, pairs: Sequence[tuple[str, Values, Values]]) -> list[Difference]:
     """Every field in which two profiles were not taken alike.
@@ -97,9 +93,27 @@ def check_alike(found: Sequence[Difference], despite: Iterable[str], before: str
     if left:
         options = " ".join(f"--despite {name}" for name in dict.fromkeys(one.field for one in left))
         raise UsageError(
-            f"{before} and {after} were not taken alike: {'; '.join(map(str, left))}. Take one of them again, or "
+            f"{before} and {after} were not taken alike: {difference_words(left)}. Take one of them again, or "
             f"compare all the same with {options}"
         )
+
+
+def difference_words(found: Sequence[Difference]) -> str:
+    """All differences in one line; what differs alike in several places is told once, with the first of them."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for one in found:
+        places.setdefault((one.field, _shown(one.before), _shown(one.after)), []).append(one.where)
+    return "; ".join(
+        f"{field}{_where_words(wheres)} {first} against {second}"
+        for (field, first, second), wheres in places.items()
+    )
+
+
+def _where_words(wheres: Sequence[str]) -> str:
+    if wheres == [""]:
+        return ""
+    more = f" and {len(wheres) - 1} more" if len(wheres) > 1 else ""
+    return f" ({wheres[0]}{more})"
 
 
 def _shown(value: Any) -> str:

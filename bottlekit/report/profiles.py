@@ -88,7 +88,7 @@ def _checked_entry(entry: Fields) -> str:
         accuracy = entry.object("accuracy")
         accuracy.text("data")
         accuracy.number("split", 0.0, 1.0)
-        accuracy.integer("images", 1, 10**9)
+        accuracy.integer("images", 0, 10**9)
     entry.object("payload_bytes").number("mean", 0.0, 1e12)
     phases = entry.object("phases")
     for phase in phases.values:

@@ -186,7 +186,7 @@ def test_an_invalid_energy_is_refused_with_its_reasons(before: Profile, after: P
 def test_another_meter_or_boundary_is_refused(before: Profile, after: Profile, field: str, value: str) -> None:
     metered(before, 40.0, 1)
     metered(after, 40.0, 2, **{field: value})
-    with pytest.raises(UsageError, match=rf"{field} \(energy of the head of resnet18-rb1\) .* against {value}"):
+    with pytest.raises(UsageError, match=rf"{field} \(energy of the head of resnet18-rb1 and 11 more\) .* against {value}"):
         compare(before, after)
 
 
@@ -204,7 +204,7 @@ def test_another_power_mode_or_other_clocks_are_refused(
     metered(before, 40.0, 1, conditions={"before": maxn})
     assert compare(before, metered(after, 40.0, 2, conditions={"before": maxn})).unlike == []
     metered(after, 40.0, 2, conditions={"before": conditions})
-    with pytest.raises(UsageError, match=rf"{field} \(energy of the head of resnet18-rb1\).*--despite {field}$"):
+    with pytest.raises(UsageError, match=rf"{field} \(energy of the head of resnet18-rb1 and 11 more\).*--despite {field}$"):
         compare(before, after)
 
 
@@ -261,18 +261,28 @@ def test_every_difference_is_named_in_one_line(before: Profile, after: Profile) 
     assert "\n" not in line
 
 
+def test_what_differs_alike_in_many_places_is_told_once(before: Profile, after: Profile) -> None:
+    for _, _, timed in phases_of_profile(after):
+        timed["precision"] = "fp16"
+    with pytest.raises(UsageError, match=r"precision \(head of resnet18-rb1 and 11 more\) nothing against fp16\. "):
+        compare(before, after)
+
+
 def test_load_and_frequency_may_differ(before: Profile, after: Profile) -> None:
     after["environment"].update(load_average=[1.0, 0.5, 0.2], frequency_khz=["800000"], kernel="6.1")
     assert compare(before, after).unlike == []
 
 
 def test_an_emulated_phase_is_called_so_everywhere(before: Profile, after: Profile) -> None:
+    errors = {"points": 9, "median_error": 0.11, "worst_error": 0.42, "worst_network": "vgg16"}
+    after["emulation"] = {"target": "tx2", "mode": "MAXN", "precision": "fp16", "leave_one_out": errors}
     for entry in after["bundles"]:
         for timed in entry["phases"].values():
             timed["origin"] = "emulated"
     comparison = compare(before, after, despite=["origin"])
     table = comparison_table(comparison, "a.json", "b.json")
     assert table.title == "Partly emulated: a.json and b.json"
+    assert "leave-one-out error: median 11 %" in table.note
     assert "measured+emulated" in csv_from_table(table)
     assert "◇ emulated" in markdown_from_table(table)
     assert '<i class="origin emulated">' in html_from_table(table)
@@ -369,3 +379,12 @@ def test_the_table_shows_units_signs_and_verdicts(before: Profile, after: Profil
     assert "fails: beyond the limit" in table.note
     same = comparison_table(compare(before, before), "a.json", "a.json")
     assert [column.title for column in same.columns][3:5] == ["a.json, before", "a.json"]
+
+
+def test_an_accuracy_of_no_images_is_none(before: Profile, after: Profile) -> None:
+    for profile in (before, after):
+        for entry in profile["bundles"]:
+            entry["accuracy"]["images"] = 0
+    assert "accuracy" not in {change.metric.name for change in compare(before, after).changes}
+    with pytest.raises(UsageError, match="nobody measured an accuracy"):
+        compare(before, after, "accuracy<-1%")
