@@ -264,6 +264,7 @@ def test_a_report_is_a_page_markdown_tables_and_pictures(metered: Profile, tmp_p
         assert wanted in page
 
 
+@pytest.mark.slow
 def test_the_same_profile_gives_the_same_files(metered: Profile, tmp_path: Path) -> None:
     contents = []
     for name in ("a", "b"):
