@@ -8,6 +8,7 @@ inference has one block, the whole network on the one side or the other.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,7 @@ def blocks_picture(profile: Values, plans: Mapping[str, Values], trust: str = ""
     with drawing.style():
         figure = drawing.new_figure(10, 1.7 + 0.38 * len(order) + (0.4 if trust else 0.0))
         if trust:
-            figure.suptitle(trust, fontsize=9, x=0.01, ha="left")
+            figure.suptitle(textwrap.fill(trust, 125), fontsize=9, x=0.01, ha="left")
         panels = figure.subplots(1, len(plans), squeeze=False, sharey=True)[0]
         for axes, plan in zip(panels, plans.values(), strict=True):
             for candidate in plan["ranking"]:

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 from bottlekit.errors import ReportError
 from bottlekit.report import drawing
 from bottlekit.report.drawing import Picture
+from bottlekit.report.profiles import samples_of_phase
 from bottlekit.report.render import number_text
 from bottlekit.report.setups import (
     Values,
     candidate_key,
     candidate_title,
+    emulation_words,
     held_out_words,
     link_title,
     ordered_candidates,
+    plan_emulation_words,
     term_names,
     term_origin,
 )
@@ -91,7 +94,9 @@ def terms_picture(profile: Values, plans: Mapping[str, Values], quantity: str = 
         f"What the {quantity} {whose} is made of. Each network has its own scale. "
         "Where a bar is made of measured and modelled terms, the sum is both."
     )
-    return Picture(f"{quantity.capitalize()} per setup and network", caption, svg, figure)
+    trust = plan_emulation_words(next(iter(plans.values())))
+    title = f"{quantity.capitalize()} per setup and network"
+    return Picture(title, _with_trust(caption, trust), svg, figure)
 
 
 def _term_colour(name: str) -> str:
@@ -113,7 +118,12 @@ def phases_picture(profile: Values) -> Picture:
     entries = [entry for entry in profile["bundles"] if entry["phases"]]
     if not entries:
         raise ReportError("the profile holds no timed phase to draw")
-    every = [sample for entry in entries for timed in entry["phases"].values() for sample in timed["samples_ms"]]
+    every = [
+        time_ms
+        for entry in entries
+        for timed in entry["phases"].values()
+        for time_ms in samples_of_phase(timed) or [timed["summary"]["p50_ms"]]
+    ]
     low, high = min(sample for sample in every if sample > 0), max(every)
     with drawing.style():
         rows = sum(len(entry["phases"]) for entry in entries)
@@ -137,23 +147,41 @@ def phases_picture(profile: Values) -> Picture:
         "All samples of each phase as a histogram, the median as a line. head and encode run on the device, decode "
         "and tail on the server; full is the bottlenecked network in one piece, baseline the uncompressed one."
     )
-    return Picture("Time of each phase", caption, svg, figure)
+    trust = emulation_words(profile.get("emulation"))
+    return Picture("Time of each phase", _with_trust(caption, trust), svg, figure)
+
+
+def _with_trust(caption: str, trust: str) -> str:
+    """The caption, and how far to trust what of it is emulated."""
+    return f"{caption} {trust[0].upper()}{trust[1:]}." if trust else caption
 
 
 def _ridge(axes: Axes, row: int, timed: Values, colour: str, low: float, high: float) -> None:
-    """A histogram standing on line `row`, its median as a line, and as words in the right margin."""
+    """A histogram standing on line `row`, its median as a line, and as words in the right margin.
+
+    A phase that was emulated has no samples: its one time is the line.
+    """
     import numpy as np
 
-    samples = np.asarray(timed["samples_ms"], dtype=float)
+    if not samples_of_phase(timed):
+        time_ms = timed["summary"]["p50_ms"]
+        _median_line(axes, row, time_ms, f"{number_text(time_ms, 'ms')} ms, {timed['origin']}")
+        return
+    samples = np.asarray(samples_of_phase(timed), dtype=float)
     edges = np.geomspace(low / 1.05, high * 1.05, 90)
     counts, _ = np.histogram(samples, edges)
     axes.stairs(
         row + 0.35 - 0.75 * counts / max(counts.max(), 1), edges, baseline=row + 0.35, fill=True, color=colour
     )
     median = float(np.median(samples))
-    axes.plot([median, median], [row + 0.42, row - 0.42], color=drawing.INK, linewidth=1.4)
+    _median_line(axes, row, median, f"median {number_text(median, 'ms')} ms, {len(samples)} samples")
+
+
+def _median_line(axes: Axes, row: int, median_ms: float, words: str) -> None:
+    """A line at the median on line `row`, and `words` in the right margin."""
+    axes.plot([median_ms, median_ms], [row + 0.42, row - 0.42], color=drawing.INK, linewidth=1.4)
     axes.annotate(
-        f"median {number_text(median, 'ms')} ms, {len(samples)} samples", (1, row), (6, 0),
+        words, (1, row), (6, 0),
         xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=9,
     )  # fmt: skip
 

@@ -113,7 +113,7 @@ def setups_table(
             row += [_labelled(by_link[link][key], name) for name in ("latency_ms", "energy_mj")]
         rows.append(tuple(row))
     first = len(columns) - 2 * len(plans)
-    note = "; ".join(filter(None, [_note(profile, measured), _emulations(next(iter(plans.values())))]))
+    note = "; ".join(filter(None, [_note(profile, measured), plan_emulation_words(next(iter(plans.values())))]))
     return Table(title, tuple(columns), with_best(rows, range(first, len(columns))), note=note)
 
 
@@ -186,10 +186,10 @@ def plan_table(plan: Values) -> Table:
     ]
     sums = [index for index, column in enumerate(columns) if column.key in ("latency_ms", "energy_mj")]
     title = f"{link_title(plan)}: candidates, best {plan['objective']} first"
-    return Table(title, tuple(columns), with_best(rows, sums), note=_emulations(plan))
+    return Table(title, tuple(columns), with_best(rows, sums), note=plan_emulation_words(plan))
 
 
-def _emulations(plan: Values) -> str:
+def plan_emulation_words(plan: Values) -> str:
     """How far to trust the emulated times of a plan; nothing where all were measured."""
     assumptions = plan.get("assumptions", {})
     told = [emulation_words(assumptions.get(f"{side}_emulation")) for side in ("device", "server")]

@@ -93,6 +93,12 @@ def test_emulated_terms_are_called_emulated(profile: Profile, plans: Plans) -> N
         if "server_ms" in candidate["origins"]:
             candidate["origins"]["server_ms"] = "emulated"
     assert "server (emulated)" in words_of(terms_picture(profile, {"3g": plans["3g"]}).svg)
+    errors = {"points": 9, "median_error": 0.04, "worst_error": 0.6, "worst_network": "net"}
+    emulation = {"target": "tx2", "mode": "maxn", "precision": "fp16", "leave_one_out": errors}
+    plans["3g"]["assumptions"]["server_emulation"] = emulation
+    caption = terms_picture(profile, {"3g": plans["3g"]}).caption
+    assert "Emulated tx2, maxn, fp16" in caption
+    assert "leave-one-out error: median 4 %" in caption
 
 
 def test_bars_carry_their_sums_and_panels_their_networks(profile: Profile, plans: Plans) -> None:
@@ -140,6 +146,18 @@ def test_phases_take_one_sample_and_a_zero(profile: Profile) -> None:
     phases["encode"]["samples_ms"] = [0.0, 0.5]
     phases["tail"]["samples_ms"] = [2.0]
     assert "2.00 ms, 1 samples" in words_of(phases_picture(profile).svg)
+
+
+def test_a_phase_that_was_emulated_is_a_line_and_its_error_is_told(profile: Profile) -> None:
+    for entry in profile["bundles"]:
+        for phase in entry["phases"].values():
+            phase.update(origin="emulated", samples_ms=[], summary={"count": 0, "mean_ms": 1.5, "p50_ms": 1.5})
+    errors = {"points": 9, "median_error": 0.04, "worst_error": 0.6, "worst_network": "net"}
+    profile["emulation"] = {"target": "tx2", "mode": "maxn", "precision": "fp16", "leave_one_out": errors}
+    picture = phases_picture(profile)
+    assert "1.50 ms, emulated" in words_of(picture.svg)
+    assert "time of one run, ms (emulated)" in words_of(picture.svg)
+    assert "leave-one-out error: median 4 %, worst 60 % (net)" in picture.caption
 
 
 def test_examples_show_prediction_truth_and_bytes(images: list[Example]) -> None:
