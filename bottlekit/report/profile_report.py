@@ -48,7 +48,7 @@ class ProfileReport:
 
 def report_from_profile(profile: Values, plans: Mapping[str, Values], why_no_plans: str = "") -> ProfileReport:
     """The report of a profile. `plans` are plan.json by link; `why_no_plans` says why there are none."""
-    where = profile["environment"].get("cpu") or profile["environment"].get("machine") or "an unknown machine"
+    where = profile["environment"].get("cpu") or profile["environment"].get("machine")
     emulated = emulated_words(profile)
     trust = emulation_words(profile.get("emulation"))
     tables = {"phases": phases_table(profile, f"{emulated}Latency of each phase")}
@@ -64,7 +64,7 @@ def report_from_profile(profile: Values, plans: Mapping[str, Values], why_no_pla
     if any(entry["accuracy"] for entry in profile["bundles"]):
         pictures["accuracy"] = accuracy_picture(profile)
     return ProfileReport(
-        title=f"{emulated}{profile['target']} on {where}",
+        title=f"{emulated}{profile['target']}{f' on {where}' if where else ''}",
         remarks=_remarks(profile, emulated, why_no_plans),
         tables=tables,
         pictures=pictures,
