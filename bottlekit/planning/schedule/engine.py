@@ -26,14 +26,14 @@ from bottlekit.planning.schedule.costs import (
 )
 from bottlekit.planning.schedule.labels import Search, best_within_bounds
 from bottlekit.planning.schedule.multipliers import Relaxation, relaxation, within
-from bottlekit.planning.schedule.paths import Path, path_to_end
+from bottlekit.planning.schedule.paths import Path, path_to_end, resources_to_go
 from bottlekit.planning.schedule.problem import BOUND_OPTIONS, ScheduleProblem
 from bottlekit.planning.schedule.schedule import Schedule, schedule_from_groups
 from bottlekit.planning.schedule.shortest import ToGo, costs_from_start, costs_to_go, weighted_tables
 from bottlekit.planning.schedule.states import States, states_from_problem
 
 # How far above the lower bound the optimum is looked for, in turns, as a fraction of it; then without limit.
-GAPS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, float("inf"))
+GAPS = (1e-4, 1e-3, 1e-2, 1e-1, float("inf"))
 UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "cloud_ms": "ms of cloud time"}
 
 Most = Mapping[int, float]
@@ -128,7 +128,7 @@ class _Solver:
         if _keeps(priced, within_both):
             return priced
         columns = tuple(dict.fromkeys((second, objective, *most)))
-        better = self._search(search, columns, within_both, value)
+        better = self._search(dataclasses.replace(search, completion=None), columns, within_both, value)
         return first if better is None else better
 
     def optimum(self, objective: int, most: Most) -> tuple[Path, Search] | None:
@@ -160,7 +160,8 @@ class _Solver:
         """What all searches with these prices share."""
         tables = weighted_tables(self.groups, relaxed.weights)
         from_start = costs_from_start(self.states, tables, relaxed.weights)
-        return Search(self.states, self.groups, (), {}, {}, relaxed, tables, from_start, np.inf)
+        completion = resources_to_go(self.states, self.groups, relaxed.to_go)
+        return Search(self.states, self.groups, (), {}, {}, relaxed, tables, from_start, np.inf, completion)
 
     def _search(self, search: Search, columns: tuple[int, ...], most: Most, upper: float) -> Path | None:
         to_go = {at: self.least(at) for at in most}

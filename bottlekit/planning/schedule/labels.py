@@ -34,6 +34,8 @@ class Search:
     `columns`: the resources of a label; of what is found, the least in the first is returned. `most[resource]`: the
     bounds. `to_go[resource]`: the least still to come, for each bound. `tables`: the groups' relaxed costs;
     `from_start`: the least relaxed cost up to every state. Schedules of a relaxed cost above `upper` are left out.
+    `completion`: (states, 3), what one known way to the end costs; given it, the first column is the objective, and
+    `upper` falls with every schedule that is found by completing a label.
     """
 
     states: States
@@ -45,13 +47,20 @@ class Search:
     tables: tuple[Table, Table]
     from_start: Vector
     upper: float
+    completion: Table | None
 
 
 class _Labels:
     """All labels ever kept, for the way back, and those that wait at the states."""
 
     def __init__(self, search: Search) -> None:
-        self.search = search
+        self.search, self.upper = search, search.upper
+        # A bound of the objective is `upper`'s business.
+        self.most = {
+            resource: most
+            for resource, most in search.most.items()
+            if search.completion is None or resource != search.columns[0]
+        }
         self.parent: list[Ints] = [np.array([-1])]
         self.state: list[Ints] = [np.array([0])]
         self.kept = 1
@@ -63,10 +72,24 @@ class _Labels:
         """Which of `values` (m, 3) at `states` (m,) can still end within the bounds and not above `upper`."""
         search, relaxed = self.search, self.search.relaxation
         cost = values @ np.array(relaxed.weights) + relaxed.to_go.cost[states] + relaxed.constant
-        keep: npt.NDArray[np.bool_] = cost <= search.upper + within(search.upper)
-        for resource, most in search.most.items():
+        upper = self.upper + within(self.upper)
+        keep: npt.NDArray[np.bool_] = cost <= upper
+        if search.completion is not None:
+            first = search.columns[0]
+            keep &= values[:, first] + search.to_go[first].cost[states] <= upper
+        for resource, most in self.most.items():
             keep &= values[:, resource] + search.to_go[resource].cost[states] <= most + within(most)
         return keep
+
+    def complete(self, values: Table, states: Ints) -> None:
+        """Lower `upper` to the best of these labels with the known way to the end, if it keeps the bounds."""
+        if self.search.completion is None:
+            return
+        whole = values + self.search.completion[states]
+        objective = whole[:, self.search.columns[0]]
+        for resource, most in self.most.items():
+            objective = np.where(whole[:, resource] <= most + within(most), objective, np.inf)
+        self.upper = min(self.upper, float(objective.min()))
 
     def take(self, number: int) -> tuple[Table, Ints]:
         """The labels that reached state `number`, only the best of them; they get their numbers now."""
@@ -92,6 +115,7 @@ class _Labels:
         if not keep.any():
             return
         values, parents, targets = values[keep], parents[keep], targets[keep]
+        self.complete(values, targets)
         order = np.argsort(targets, kind="stable")
         ends = np.flatnonzero(np.diff(targets[order])) + 1
         for part in np.split(order, ends):

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from bottlekit.planning.schedule.costs import GroupCosts, Vector
+from bottlekit.planning.schedule.problem import Table
 from bottlekit.planning.schedule.shortest import ToGo
 from bottlekit.planning.schedule.states import States
 
@@ -35,6 +36,20 @@ def path_to_end(states: States, groups: GroupCosts, to_go: ToGo) -> Path | None:
     end = states.all[number].end_sending
     assert end is not None
     return Path(tuple(taken), total + end)
+
+
+def resources_to_go(states: States, groups: GroupCosts, to_go: ToGo) -> Table:
+    """(states, 3): what the rest of the way that `to_go` knows costs from each state; infinity without one."""
+    resources = np.full((len(states.all), 3), np.inf)
+    for number in range(len(states.all) - 1, -1, -1):
+        state, machine = states.all[number], to_go.machine[number]
+        if machine >= 0:
+            until, target = to_go.until[number], to_go.target[number]
+            sending = step_sending(states, number, machine, until, target)
+            resources[number] = sending + groups.of(machine, state.boundary, until - 1) + resources[target]
+        elif state.end_sending is not None:
+            resources[number] = state.end_sending
+    return resources
 
 
 def step_sending(states: States, number: int, machine: int, until: int, target: int) -> Vector:
