@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bottlekit
 from bottlekit.device.files import whole_file
+from bottlekit.device.kernels import PACKAGED, kernel_sources
 
 AGENT_NAME = "bottlekit-agent.pyz"
 MAX_BYTES = 1_000_000
@@ -49,8 +50,11 @@ def pack_agent(path: Path) -> str:
 
 
 def agent_files() -> dict[str, bytes]:
-    """What the agent holds, by name: the island's sources, the package that it is in, and what starts it."""
+    """What the agent holds, by name: the island's sources, its kernels', the package, and what starts it."""
     package = Path(bottlekit.__file__).parent
     sources = [package / "__init__.py", *(package / "device").rglob("*.py")]
     files = {str(Path("bottlekit") / source.relative_to(package)): source.read_bytes() for source in sources}
-    return {**files, "__main__.py": _MAIN}
+    kernels = {
+        f"bottlekit/device/{PACKAGED}/{name}": text.encode("utf-8") for name, text in kernel_sources().items()
+    }
+    return {**files, **kernels, "__main__.py": _MAIN}
