@@ -24,6 +24,7 @@ from bottlekit.errors import UsageError
 if TYPE_CHECKING:
     from bottlekit.device.bundle import Bundle
 
+_CODEC_PANEL = "The codec, where it is to be another than the network was trained with"
 _UNTRAINED_PANEL = "With --untrained"
 
 
@@ -90,14 +91,39 @@ def export(
     codec: Annotated[
         str | None,
         typer.Option(
-            help="jpeg, png or raw.", show_default="jpeg; raw for butterfly", rich_help_panel=_UNTRAINED_PANEL
+            help="jpeg, jpeg-lean, learned, png, raw, webp, webp-lossless or zdict; auto: the one with the fewest "
+            "bytes that is accurate enough.",
+            show_default="as trained; untrained: jpeg, raw for butterfly",
+            rich_help_panel=_CODEC_PANEL,
         ),
     ] = None,
     bits: Annotated[
-        int | None, typer.Option(help="Bits per code.", show_default="8", rich_help_panel=_UNTRAINED_PANEL)
+        int | None,
+        typer.Option(help="Bits per code, 1..8.", show_default="as trained, or 8", rich_help_panel=_CODEC_PANEL),
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(help="JPEG's quality.", show_default="20", rich_help_panel=_UNTRAINED_PANEL)
+        int | None,
+        typer.Option(
+            help="Of JPEG and lossy WebP, 1..100.", show_default="as trained, or 20", rich_help_panel=_CODEC_PANEL
+        ),
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            help="What the codes span. image: its own minimum and maximum, 8 bytes more in every payload. static: "
+            "one range for all, calibrated on training images.",
+            show_default="as trained, or image",
+            rich_help_panel=_CODEC_PANEL,
+        ),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="With --codec auto: how far below the accuracy without a codec it may be, as a fraction.",
+            show_default="0.01",
+            rich_help_panel=_CODEC_PANEL,
+        ),
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -114,9 +140,6 @@ def export(
         "--channels": channels,
         "--spatial": spatial,
         "--kernel": kernel,
-        "--codec": codec,
-        "--bits": bits,
-        "--quality": quality,
     }
     given = [option for option, value in for_untrained.items() if value is not None]
     without_training = None
@@ -129,7 +152,7 @@ def export(
 
         without_training = Untrained(
             bottleneck_from_options(split, unit, channels, spatial, kernel),
-            codec_from_options(codec, unit, bits, quality),
+            codec_from_options(None if codec == "auto" else codec, unit, bits, quality),
             backbone,
             input_size,
         )
@@ -139,9 +162,16 @@ def export(
         )
     if batch not in ("dynamic", "1"):
         raise UsageError(f"--batch must be dynamic or 1, not {batch}: one inference of a split is one image")
+    if max_accuracy_drop is not None and codec != "auto":
+        raise UsageError("--max-accuracy-drop is what --codec auto chooses by; name no codec, or leave it out")
     set_quiet(quiet)
 
     from bottlekit.export.bundle_writer import bundle_from_checkpoint
+    from bottlekit.export.codec_fit import MAX_ACCURACY_DROP, CodecRequest
+
+    drop = MAX_ACCURACY_DROP if max_accuracy_drop is None else max_accuracy_drop
+    # The specs and the codec refuse what is no range and no codec.
+    request = CodecRequest(codec, bits, quality, value_range, drop)  # type: ignore[arg-type]
 
     with stderr_console().status("") as status:
         bundle = bundle_from_checkpoint(
@@ -154,6 +184,7 @@ def export(
             command=command_line(),
             data_root=data_root,
             untrained=without_training,
+            codec=request,
             say=say,
             progress=status.update,
         )
@@ -193,6 +224,14 @@ def _print(bundle: Bundle) -> None:
         f"({payload['images']} images of {payload['data']})"
     )
     console.print(_accuracy(manifest))
+    console.print(_codec(manifest))
+
+
+def _codec(manifest: dict[str, Any]) -> str:
+    codec, choice = manifest["codec"], manifest["codec_choice"]
+    quality = f", quality {codec['quality']}" if codec["name"] in ("jpeg", "jpeg-lean", "webp") else ""
+    chosen = "" if choice is None else f" (the smallest of {choice['measured']} that is accurate enough)"
+    return f"codec {codec['name']}, {codec['bits']} bits{quality}, range {codec['range']}{chosen}"
 
 
 def _accuracy(manifest: dict[str, Any]) -> str:

@@ -85,7 +85,8 @@ def train(
     codec: Annotated[
         str | None,
         typer.Option(
-            help="jpeg, png or raw. Default jpeg, for butterfly raw.",
+            help="jpeg, jpeg-lean, learned, png, raw, webp, webp-lossless or zdict; what loses nothing behind the "
+            "quantiser trains alike. Default jpeg, for butterfly raw.",
             rich_help_panel=_BOTTLENECK,
         ),
     ] = None,

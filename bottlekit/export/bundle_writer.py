@@ -4,7 +4,8 @@ checkpoint --source--> torch network --graphs--> head, tail, full, baseline .onn
                             |                          |
                             +------- equivalence ------+   any difference: the folder is removed, error
                                                        |
-                   held-out images ---- measure, golden --> bundle.json, golden.npz --> renamed to its place
+                   training images ---- codec_choice ----> codec.npz
+                   held-out images ---- measure, golden -> bundle.json, golden.npz --> renamed to its place
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import torch
 from torch import nn
 
 import bottlekit
-from bottlekit.device.bundle import FORMAT, VERSION, Bundle
+from bottlekit.device.bundle import CODEC_FILE, FORMAT, VERSION, Bundle
 from bottlekit.device.codecs import Codec
 from bottlekit.device.files import sha256_of_file, whole_folder, write_json
+from bottlekit.export.codec_choice import fit_codec
+from bottlekit.export.codec_fit import CodecRequest
 from bottlekit.export.equivalence import (
     Comparison,
     Network,
@@ -68,44 +71,54 @@ def bundle_from_checkpoint(
     command: str = "",
     data_root: str | Path | None = None,
     untrained: Untrained | None = None,
+    codec: CodecRequest | None = None,
     say: Listener = _silent,
     progress: Listener = _silent,
 ) -> Bundle:
     """Write the bundle of a checkpoint to the folder `out_dir`, whole or not at all, and load it.
 
     `images` bounds how many held-out images are measured (all of them if None); `data_root` is where the data
-    set lies now; `untrained` puts a unit nobody trained into a backbone; `say` takes notes for people, `progress`
-    what is being done at the moment.
+    set lies now; `untrained` puts a unit nobody trained into a backbone; `codec` asks for another codec than the
+    network was trained with; `say` takes notes for people, `progress` what is being done at the moment.
 
-    Raises UsageError, UnknownNameError, CheckpointError or DataError for what does not fit (see `source` and
-    `held_out`), and EquivalenceError if a graph does not compute what the network computes.
+    Raises UsageError, UnknownNameError, CheckpointError, DataError or CodecError for what does not fit (see
+    `source`, `held_out` and `codec_choice`), and EquivalenceError if a graph does not compute what the network
+    computes.
     """
     source = source_from_file(Path(checkpoint_path), split, untrained)
-    held_out = held_out_from_checkpoint(source.checkpoint, Path(data_root) if data_root else None, images, say)
+    trained_with = source.network.codec
+    root = Path(data_root) if data_root else None
+    held_out = held_out_from_checkpoint(source.checkpoint, root, images, say)
     samples = gate_inputs(source.network.model.input_size, held_out)
-    codec = source.network.codec_layer.codec
     with whole_folder(str(out_dir), force=force) as temporary:
         folder = Path(temporary)
         opsets = write_graphs(source.network, source.baseline, folder, dynamic_batch, progress)
-        with network_from_folder(folder, codec, dynamic_batch) as graphs:
+        found = fit_codec(source, folder, codec or CodecRequest(), held_out, root, dynamic_batch, say, progress)
+        coder = found.codec
+        with network_from_folder(folder, coder, dynamic_batch) as graphs:
             progress("comparing the graphs with the network")
             comparisons = prove(source.network, source.baseline, graphs, samples, dynamic_batch)
             progress("computing the golden arrays")
-            golden = golden_arrays(one_at_a_time(graphs), codec, samples)
+            golden = golden_arrays(one_at_a_time(graphs), coder, samples)
             if held_out is None:
-                measured = measure_on_random(golden["feature"], codec, _accuracy_of_training(source))
+                measured = measure_on_random(golden["feature"], coder, _accuracy_of_training(source))
             else:
                 measured = measure(
                     graphs,
-                    codec,
+                    coder,
                     held_out,
                     source.trained,
                     lambda done, total: progress(f"measuring on held-out images: {done} of {total}"),
                 )
-        _compare_with_training(source, measured["accuracy"], say)
+        if found.spec == trained_with:
+            _compare_with_training(source, measured["accuracy"], say)
         np.savez_compressed(folder / "golden.npz", **golden)
+        if found.tables:
+            np.savez_compressed(folder / CODEC_FILE, **found.tables)  # type: ignore[arg-type]
         manifest = {
             **_description(source, command, dynamic_batch),
+            "codec": {**to_dict(found.spec), "version": coder.version},
+            "codec_choice": found.choice,
             **measured,
             "macs": _macs(source),
             "checkpoint_sha256": source.sha256,
@@ -232,7 +245,6 @@ def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str,
         "split": to_dict(network.split),
         "bottleneck": to_dict(network.bottleneck),
         "untrained": not source.trained,
-        "codec": to_dict(network.codec),
         "input": {"name": "image", "shape": [1, 3, size, size]},
         "feature": {"name": "feature", "shape": [1, *network.feature_shape]},
         "output": {"name": "logits", "shape": [1, network.model.num_classes]},

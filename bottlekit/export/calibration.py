@@ -68,11 +68,15 @@ def calibration_from_folder(bundle: Bundle, folder: Path, count: int = CALIBRATI
 
 def calibration_from_dataset(bundle: Bundle, data: DataSet, count: int = CALIBRATION_IMAGES) -> Calibration:
     """At most `count` training images of a data set, evenly spread so that every class appears."""
+    images = training_inputs(data, bundle.preprocessing, count)
+    return Calibration(images, f"{data.name.partition(':')[0]}, training images")
+
+
+def training_inputs(data: DataSet, preprocessing: dict[str, Any], count: int) -> Array:
+    """Network inputs (n, 3, h, w) of at most `count` training images, evenly spread and without augmentation."""
     source = data.train.source
-    images = [
-        input_from_image(source.image(place), bundle.preprocessing) for place in spread(count, len(source.labels))
-    ]
-    return Calibration(np.stack(images), f"{data.name.partition(':')[0]}, training images")
+    places = spread(count, len(source.labels))
+    return np.stack([input_from_image(source.image(place), preprocessing) for place in places])
 
 
 def dataset_of_bundle(bundle: Bundle, data_root: Path | None) -> DataSet:

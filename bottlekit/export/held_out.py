@@ -70,17 +70,25 @@ def held_out_from_checkpoint(
     Raises DataError if the data set has other classes than the checkpoint.
     """
     try:
-        data = dataset_from_name(
-            checkpoint.data.partition(":")[0] if data_root else checkpoint.data,
-            root=data_root,
-            input_size=checkpoint.model.input_size,
-        )
+        data = data_from_checkpoint(checkpoint, data_root)
     except BottlekitError as error:
         if data_root is not None:
             raise
         say(f"no held-out images, so random inputs are used and nothing is measured again: {error}")
         return None
     return held_out_from_dataset(data, checkpoint.classes, checkpoint.preprocessing, limit)
+
+
+def data_from_checkpoint(checkpoint: Checkpoint, data_root: Path | None) -> DataSet:
+    """The data set that a checkpoint was trained on, in `data_root` or where it was then.
+
+    Raises UnknownNameError, UsageError or DataError where it cannot be read.
+    """
+    return dataset_from_name(
+        checkpoint.data.partition(":")[0] if data_root else checkpoint.data,
+        root=data_root,
+        input_size=checkpoint.model.input_size,
+    )
 
 
 def held_out_from_dataset(

@@ -83,6 +83,34 @@ def test_json_is_the_only_thing_on_standard_output(export: Run, tmp_path: Path) 
     assert result["manifest"]["dynamic_batch"] is False
 
 
+def test_a_trained_network_gets_another_codec(export: Run, tmp_path: Path) -> None:
+    arguments = ["trained.safetensors", "-o", "b", "--images", "40", "--json"]
+    code, out, err = export(*arguments, "--codec", "learned", "--bits", "3", "--range", "static")
+    assert (code, err) == (0, "")
+    bundle = Bundle.load(str(tmp_path / "b"))
+    expected = {"name": "learned", "bits": 3, "quality": 20, "range": "static", "version": 1}
+    assert bundle.manifest["codec"] == expected
+    assert json.loads(out)["manifest"]["codec_choice"] is None
+    assert bundle.codec.value_range is not None
+    assert bundle.codec.value_range[0] == 0
+
+
+def test_the_smallest_codec_that_is_accurate_enough_is_found(export: Run, tmp_path: Path) -> None:
+    arguments = ["trained.safetensors", "-o", "b", "--images", "40", "--codec", "auto", "--bits", "4"]
+    code, out, err = export(*arguments, "--max-accuracy-drop", "0.05")
+    assert (code, err) == (0, "")
+    assert "that is accurate enough)" in out
+    manifest = Bundle.load(str(tmp_path / "b")).manifest
+    choice = manifest["codec_choice"]
+    sizes = [one["mean_bytes"] for one in choice["tried"]]
+    assert sizes == sorted(sizes)
+    bound = choice["accuracy_without_codec"] - 0.05
+    assert [one["accuracy"] >= bound for one in choice["tried"]] == [False] * (len(sizes) - 1) + [True]
+    assert manifest["payload_bytes"]["mean"] == sizes[-1]
+    assert manifest["accuracy"]["split"] == choice["tried"][-1]["accuracy"]
+    assert all(one["bits"] == 4 for one in choice["tried"])
+
+
 def test_an_untrained_butterfly_says_that_it_claims_nothing(export: Run, tmp_path: Path) -> None:
     code, out, err = export(
         "plain.safetensors", "--untrained", "--split", "b2", "--unit", "butterfly", "--channels", "3", "-o", "b",
@@ -94,7 +122,7 @@ def test_an_untrained_butterfly_says_that_it_claims_nothing(export: Run, tmp_pat
     assert manifest["bottleneck"] == {
         "kind": "butterfly", "split": "b2", "channels": 3, "spatial": 1, "kernel": 3,
     }  # fmt: skip
-    assert manifest["codec"] == {"name": "raw", "bits": 8, "quality": 20, "range": "image"}
+    assert manifest["codec"] == {"name": "raw", "bits": 8, "quality": 20, "range": "image", "version": 1}
 
 
 def test_torchvision_weights_go_in_and_missing_data_is_told(export: Run, tmp_path: Path) -> None:
@@ -120,7 +148,20 @@ def test_torchvision_weights_go_in_and_missing_data_is_told(export: Run, tmp_pat
         (["plain.safetensors", "--untrained", "--split", "b3", "--codec", "gif"], 2, "there are: jpeg, jpeg-lean"),
         (["plain.safetensors", "--untrained", "--split", "b3", "--unit", "funnel"], 2, "bottlenet or butterfly"),
         (["plain.safetensors", "--untrained", "--split", "b3", "--backbone", "vgg11"], 2, "not --backbone vgg11"),
-        (["trained.safetensors", "--channels", "3", "--bits", "4"], 2, "--channels, --bits: a trained checkpoint"),
+        (
+            ["trained.safetensors", "--channels", "3", "--spatial", "4"],
+            2,
+            "--channels, --spatial: a trained checkpoint",
+        ),
+        (["trained.safetensors", "--codec", "gif"], 2, "codec 'gif' does not exist; there are: jpeg, jpeg-lean"),
+        (["trained.safetensors", "--codec", "raw", "--bits", "0"], 2, "--bits must be 1..8, not 0"),
+        (["trained.safetensors", "--bits", "17"], 2, "--bits must be 1..8, not 17"),
+        (["trained.safetensors", "--quality", "0"], 2, "--quality must be 1..100, not 0"),
+        (["trained.safetensors", "--quality", "101"], 2, "--quality must be 1..100, not 101"),
+        (["trained.safetensors", "--range", "all"], 2, "--range must be image or static, not 'all'"),
+        (["trained.safetensors", "--codec", "auto", "--max-accuracy-drop", "1"], 2, "a fraction from 0 to below 1"),
+        (["trained.safetensors", "--max-accuracy-drop", "0.1"], 2, "what --codec auto chooses by"),
+        (["plain.safetensors", "--untrained", "--split", "b3", "--codec", "auto"], 2, "that nobody trained"),
         (["trained.safetensors", "--batch", "4"], 2, "--batch must be dynamic or 1, not 4"),
         (["trained.safetensors", "--images", "0"], 2, "--images"),
         (["trained.safetensors", "--data-root", "nowhere"], 2, "digits"),

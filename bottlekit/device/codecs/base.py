@@ -32,6 +32,7 @@ class Codec:
         lossless: whether `decode_codes` gives back every code as it was, so that only the quantiser loses anything.
         tables_needed: names of the tables without which a bundle of this codec is not whole. A codec made without
             them works, with nothing learned.
+        learns: whether those tables come from training images, and not from the settings alone.
         max_payload_bytes: no payload of this codec is longer, and `decode` refuses longer ones unread.
     """
 
@@ -39,6 +40,7 @@ class Codec:
     version = 1
     lossless = False
     tables_needed: Tuple[str, ...] = ()
+    learns = False
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """What a codec needs beyond its settings, from the features of training images."""
 
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -14,8 +14,12 @@ _HIGH_ENDS = (0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
 _MAX_VALUES = 1 << 22
 
 
-def calibrated_tables(spec: Dict[str, Any], shape: Tuple[int, int, int], features: np.ndarray) -> Tables:
+def calibrated_tables(
+    spec: Dict[str, Any], shape: Tuple[int, int, int], features: np.ndarray, known: Optional[Tables] = None
+) -> Tables:
     """The tables for `codec_from_spec(spec, shape, tables)`, from features (n, c, h, w) float32 of training images.
+
+    A `range` in `known` is taken as it is.
 
     Raises CodecError for NaN or infinity, or no feature at all; UnknownNameError and CodecError as
     `codec_from_spec`.
@@ -24,7 +28,8 @@ def calibrated_tables(spec: Dict[str, Any], shape: Tuple[int, int, int], feature
         raise CodecError("calibration takes features (n, {}, {}, {}), not {}".format(*(shape + (features.shape,))))
     tables: Tables = {}
     if spec.get("range") == "static":
-        tables["range"] = range_from_features(features, spec["bits"])
+        settled = (known or {}).get("range")
+        tables["range"] = range_from_features(features, spec["bits"]) if settled is None else settled
     codec = codec_from_spec(spec, shape, tables)
     codes = np.stack([codec.codes(feature) for feature in features])
     tables.update(codec.tables_from_codes(codes))

@@ -26,6 +26,7 @@ class DictionaryCodec(Codec):
 
     name = "zdict"
     lossless = True
+    learns = True
     tables_needed = ("dictionary",)
 
     def tables_from_codes(self, codes: np.ndarray) -> Tables:

@@ -32,6 +32,7 @@ class LearnedCodec(Codec):
 
     name = "learned"
     lossless = True
+    learns = True
     tables_needed = ("frequencies", "classes")
 
     def tables_from_codes(self, codes: np.ndarray) -> Tables:
