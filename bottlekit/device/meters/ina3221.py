@@ -12,8 +12,9 @@ from ..errors import MeterError, UnknownNameError
 from .meter import Meter
 from .sysfs import below, number, number_or_none, text, text_or_none
 
-IIO = "sys/bus/i2c/drivers/ina3221x/*/iio[:_]device*"
-HWMON = "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*"
+_DRIVERS = "sys/bus/i2c/drivers"
+IIO = _DRIVERS + "/ina3221x/*/iio[:_]device*"
+HWMON = _DRIVERS + "/ina3221/*/hwmon/hwmon*"
 
 # The rails that feed a whole module.
 MODULE_RAILS = ("VDD_IN", "POM_5V_IN")
@@ -119,8 +120,8 @@ def rails_below(root: str) -> Tuple[str, List[str], List[Rail]]:
         if rails:
             return form, folders, list(rails.values())
     raise MeterError(
-        "the meter ina3221 finds no sensor: neither {} nor {} has rails with names; only Jetsons have it".format(
-            os.path.join(root, IIO), os.path.join(root, HWMON)
+        "the meter ina3221 finds no rails in {} (ina3221x, ina3221); only Jetsons have them".format(
+            os.path.join(root, _DRIVERS)
         )
     )
 

@@ -23,6 +23,9 @@ LEAST_INTERVAL_S = 0.5
 # jtop ends by itself after three intervals without news; after so many it should have told that.
 _SILENT_INTERVALS = 4.0
 
+# The last that Python 3.6 runs, and the newest for the others.
+_WANTED = "jetson-stats==4.3.2" if sys.version_info < (3, 8) else "'jetson-stats>=4.3.2'"
+
 _OTHER_VERSION = re.compile(r"service: \[([\w.]+)\]")
 
 
@@ -188,9 +191,7 @@ class JtopMeter(Meter):
 def _advice(kind: str, message: str) -> str:
     """What jtop's own errors mean, and what to type."""
     if kind in ("ImportError", "ModuleNotFoundError"):
-        return "jetson-stats is not installed ({}); type: sudo pip3 install 'jetson-stats>=4.3,<4.4'{}".format(
-            message, " (7.2 and later need Python 3.8)"
-        )
+        return "jetson-stats is not installed ({}); type: sudo pip3 install {}".format(message, _WANTED)
     other = _OTHER_VERSION.search(message)
     if other:
         return "{}; type: sudo pip3 install jetson-stats=={}, and then: sudo systemctl restart jtop.service".format(
@@ -202,6 +203,6 @@ def _advice(kind: str, message: str) -> str:
         return "this user may not talk to jtop.service; type: sudo usermod -aG jtop $USER, and log in again"
     if kind in ("KeyError", "TypeError", "AttributeError"):
         return "this version of jetson-stats tells power in another form ({}: {}); type: {}".format(
-            kind, message, "sudo pip3 install -U 'jetson-stats>=4.3'"
+            kind, message, "sudo pip3 install -U " + _WANTED
         )
     return "{}: {}".format(kind, message)

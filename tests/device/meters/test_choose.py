@@ -82,7 +82,7 @@ def test_where_nothing_works_every_reason_is_kept(tmp_path):
     assert meter.name == "none"
     assert meter.why_chosen == "auto: none of ina3221, jtop, nvml, rapl works"
     reason = meter.facts()["reason"]
-    for words in ("ina3221 finds no sensor", "no jtop", "Driver Not Loaded", "rapl finds no processor package"):
+    for words in ("ina3221 finds no rails", "no jtop", "Driver Not Loaded", "rapl finds no processor package"):
         assert words in reason
     assert "\n" not in reason
 

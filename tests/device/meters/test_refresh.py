@@ -64,6 +64,13 @@ def test_changes_below_the_sensors_step_make_it_longer_never_shorter():
     assert measure(0.002, quantum_mw=4000.0)["refresh_ms"] >= 1.8
 
 
+def test_changes_that_are_missed_now_and_then_do_not_matter():
+    # Four different values: every fourth change is none, and the mean interval is a third too long.
+    said = measure(0.02, quantum_mw=1900.0)
+    assert said["changes"] < 85
+    assert said["refresh_ms"] == pytest.approx(20.0, abs=0.3)
+
+
 def test_a_jetsons_slow_mode_is_found_in_two_seconds():
     said = measure(0.422)
     assert said["refresh_ms"] == pytest.approx(422.0, abs=0.5)
