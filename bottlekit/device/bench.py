@@ -94,6 +94,7 @@ def bench_bundle(
         "payload_bytes": manifest["payload_bytes"],
         "input_jpeg_bytes": manifest.get("input_jpeg_bytes"),
         "framed_bytes": _framed_bytes(manifest["payload_bytes"]["mean"]),
+        "macs": manifest.get("macs"),
         "phases": measured,
     }
     on_entry(entry)
@@ -199,18 +200,23 @@ def bench_phase(
     with loaded_phase(bundle, phase, engine, threads) as loaded:
         golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
-        samples_ms = timed_calls(loaded, effort.min_samples, effort.max_seconds)
+        on_device_ms: List[float] = []
+        samples_ms = timed_calls(loaded, effort.min_samples, effort.max_seconds, on_device_ms=on_device_ms)
         energy = None if power is None else energy_of_phase(loaded, power)
     result: Dict[str, Any] = {
         "origin": "measured",
         "kind": None if engine is None else engine.kind,
         "precision": None if engine is None else engine.precision,
         "engine_sha256": None if engine is None else engine.sha256,
+        "engine_bytes": None if engine is None else engine.sidecar["engine_bytes"],
         "golden": golden,
         "warm_up": warm_up,
         "samples_ms": samples_ms,
         "summary": summary(samples_ms),
     }
+    if on_device_ms:
+        result["device_samples_ms"] = on_device_ms
+        result["device_summary"] = summary(on_device_ms)
     if energy is not None:
         result["energy"] = energy
         if energy.get("partial"):
@@ -219,11 +225,16 @@ def bench_phase(
 
 
 def timed_calls(
-    phase: Phase, min_samples: int, max_seconds: float, clock: Callable[[], float] = time.perf_counter
+    phase: Phase,
+    min_samples: int,
+    max_seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    on_device_ms: Optional[List[float]] = None,
 ) -> List[float]:
     """Run the golden inputs in turn and time each call; the samples in ms, in the order they were taken.
 
-    Ends with `min_samples`, or after `max_seconds` with at least as many as a median needs.
+    `on_device_ms` gets the GPU's own time of each call, where it has one; the call's time is the host's. Ends with
+    `min_samples`, or after `max_seconds` with at least as many as a median needs.
     """
     samples_ms: List[float] = []
     run, count = phase.run, phase.samples
@@ -234,6 +245,9 @@ def timed_calls(
         run(i)
         ended = clock()
         samples_ms.append(round((ended - started) * 1e3, 6))
+        on_device = phase.device_ms()
+        if on_device is not None and on_device_ms is not None:
+            on_device_ms.append(round(on_device, 6))
         if ended - begun >= max_seconds and len(samples_ms) >= MINIMUM_COUNTS[50]:
             break
     return samples_ms

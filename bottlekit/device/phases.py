@@ -30,13 +30,15 @@ class Phase(NamedTuple):
     """One phase, loaded. `run(i)` computes the i-th of `samples` golden inputs.
 
     `compare()` runs all of them and says how near the golden outputs they come: {"compared": True, ...}; it raises
-    EngineError, or CodecError for the codec's phases, when they are too far off.
+    EngineError, or CodecError for the codec's phases, when they are too far off. `device_ms()` is how long the last
+    run took on the GPU itself, between two CUDA events; None where there is none.
     """
 
     name: str
     samples: int
     run: Callable[[int], Any]
     compare: Callable[[], Dict[str, Any]]
+    device_ms: Callable[[], Optional[float]] = lambda: None
 
 
 def phases_of_bundle(bundle: Bundle) -> List[str]:
@@ -69,6 +71,7 @@ def loaded_phase(
                 len(inputs),
                 lambda i: runner.run(inputs[i]),
                 lambda: compare_with_golden(runner, bundle, name, tolerance),
+                lambda: getattr(runner, "device_ms", None),
             )
     else:
         yield _codec_phase(bundle, name)

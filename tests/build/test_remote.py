@@ -303,6 +303,9 @@ def test_engines_are_measured_there(tiny_bundle: Tiny, tmp_path: Path, device: D
     assert entry["phases"]["head"]["golden"]["compared"]
     assert entry["phases"]["head"]["engine_sha256"] == engines["head"].sha256
     assert entry["phases"]["head"]["summary"]["count"] >= 8
+    # The GPU's own time beside the host's.
+    assert entry["phases"]["head"]["device_summary"]["count"] == entry["phases"]["head"]["summary"]["count"]
+    assert "device_samples_ms" not in entry["phases"]["encode"]
     assert entry["bundle"]["sha256"] == bundle.sha256
     assert "tx2: measuring the head of tiny-rb1" in device.said
     assert only_the_agent(device), device.files()
