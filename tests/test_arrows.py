@@ -53,7 +53,7 @@ DEVICE_PACKAGES = {
 NEWER_THAN_36 = {"dataclasses", "contextvars", "zoneinfo", "graphlib", "tomllib", "_interpreters"}
 PURE = {
     "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "heapq", "itertools", "math",
-    "numpy", "operator", "statistics", "typing",
+    "numpy", "operator", "statistics", "types", "typing",
 }  # fmt: skip
 
 
