@@ -13,6 +13,7 @@ from bottlekit.cli import common
 from bottlekit.cli.agent import agent
 from bottlekit.cli.bench import bench
 from bottlekit.cli.build import build
+from bottlekit.cli.codecs import codecs
 from bottlekit.cli.compare import compare
 from bottlekit.cli.demo import demo
 from bottlekit.cli.doctor import doctor
@@ -41,7 +42,7 @@ app = typer.Typer(
 
 _PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
 _PROFILES: tuple[Callable[..., None], ...] = (compare, report)
-_WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, doctor)
+_WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)
 for verb in _PROFILES:

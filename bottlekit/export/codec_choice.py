@@ -56,7 +56,7 @@ def fit_codec(
             places = places if len(held_out) > HELD_OUT_IMAGES else list(range(len(held_out)))
             inputs = np.concatenate([held_out.inputs(range(place, place + 1)) for place in places])
             labels = [held_out.labels[place] for place in places]
-            found = smallest(network.codec, request, training, _in_parts(head, inputs), labels, tail, progress)
+            found = smallest(network.codec, request, training, in_parts(head, inputs), labels, tail, progress)
     else:
         spec = request.spec(network.codec)
         known: Tables = {}
@@ -91,8 +91,8 @@ def _training_features(
         say(f"no training images, so the codec is calibrated on random inputs: {error}")
         size = checkpoint.model.input_size
         random = np.random.default_rng(_SEED)
-        return _in_parts(head, random.standard_normal((64, 3, size, size), dtype=np.float32))
-    return _in_parts(head, training_inputs(data, to_dict(checkpoint.preprocessing), TRAINING_IMAGES))
+        return in_parts(head, random.standard_normal((64, 3, size, size), dtype=np.float32))
+    return in_parts(head, training_inputs(data, to_dict(checkpoint.preprocessing), TRAINING_IMAGES))
 
 
 @contextlib.contextmanager
@@ -106,6 +106,6 @@ def _graphs(folder: Path, dynamic_batch: bool) -> Iterator[tuple[Function, Funct
         yield head, tail
 
 
-def _in_parts(function: Function, samples: Array) -> Array:
+def in_parts(function: Function, samples: Array) -> Array:
     """`function` of samples (n, ...), a few at a time."""
     return np.concatenate([function(samples[start : start + _BATCH]) for start in range(0, len(samples), _BATCH)])
