@@ -7,6 +7,7 @@ import pytest
 from scipy import special, stats
 
 from bottlekit.device.confidence import incomplete_beta, mean_interval, t_quantile
+from bottlekit.device.energy_doubts import _RANGE_OF_THREE
 from bottlekit.device.stats import OUTLIER_MADS, is_outlier, percentile_ms
 
 
@@ -36,6 +37,10 @@ def test_outliers_by_the_median_absolute_deviation() -> None:
     flagged = is_outlier(values)
     assert flagged.tolist() == (distances > OUTLIER_MADS).tolist()
     assert 0 < flagged.sum() < 500
+
+
+def test_the_range_of_three_means() -> None:
+    assert pytest.approx(stats.studentized_range.ppf(0.999, 3, 20), abs=5e-3) == _RANGE_OF_THREE
 
 
 def test_percentiles() -> None:

@@ -14,9 +14,9 @@ from bottlekit.cli.bench_power import (
     MeterSourceOption,
     PowerModeOption,
     PowerOption,
-    energy_lines,
     partial_path,
     say_meter,
+    show_energies,
     show_meters,
 )
 from bottlekit.cli.bench_remote import measured_there
@@ -175,8 +175,7 @@ def bench(
 
         console = stdout_console()
         console.print(rich_from_table(table, console.width))
-        for line in energy_lines(profile):
-            console.print(line, soft_wrap=True, markup=False)
+        show_energies(profile)
 
     emit(profile, show, as_json)
     _remark(profile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,10 +67,7 @@ def show_meters(words: Sequence[str], as_json: bool) -> None:
 
 def say_meter(request: PowerRequest | None) -> None:
     """Which meter was chosen, and how long it will take."""
-    if request is None:
-        return
-    if request.meter == "none":
-        say(f"energy: none ({request.why_chosen})")
+    if request is None or request.meter == "none":
         return
     effort = request.effort
     seconds = 2 * effort.idle_s + effort.settle_s + max(effort.warm_up_s, 3 * effort.window_s)
@@ -79,23 +76,18 @@ def say_meter(request: PowerRequest | None) -> None:
     say(f"energy: measured by {request.meter} ({request.why_chosen}); at least {words} a phase")
 
 
-def energy_lines(profile: dict[str, Any]) -> Iterator[str]:
-    """A line for each phase: its energy, or why it has none."""
-    for entry in profile["bundles"]:
-        for name, phase in entry["phases"].items():
-            if phase.get("energy") is not None:
-                yield f"{name} of {entry['bundle']['name']}: {_energy_words(phase['energy'])}"
+def show_energies(profile: dict[str, Any]) -> None:
+    """The energy of each phase, or why there is none."""
+    from bottlekit.report.energies import energy_table, has_energies
+    from bottlekit.report.render import rich_from_table
 
-
-def _energy_words(energy: dict[str, Any]) -> str:
-    if energy["energy_mj"] is None:
-        return f"energy: none ({'; '.join(energy['reasons'])})"
-    gross, net = (
-        f"{energy[name]:.4g} mJ ({energy[interval][0]:.4g}..{energy[interval][1]:.4g})"
-        for name, interval in (("energy_mj", "energy_ci_mj"), ("net_energy_mj", "net_energy_ci_mj"))
-    )
-    words = f"{gross} gross, {net} net of idle, {100 * energy['confidence']:g} % intervals, {energy['boundary']}"
-    return f"{words}; indicative" if energy["indicative"] else words
+    if not has_energies(profile):
+        return
+    console = stdout_console()
+    if profile["power"]["meter"] == "none":
+        console.print(f"energy: none ({profile['power']['why_chosen']})", soft_wrap=True, markup=False)
+    else:
+        console.print(rich_from_table(energy_table(profile), console.width))
 
 
 def partial_path(out: Path) -> Path:

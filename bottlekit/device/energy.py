@@ -21,15 +21,14 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from .confidence import Interval, bootstrap_interval, mean_interval
-from .energy_effort import IDLE_DRIFT, POWER_AGREES, EnergyEffort
+from .energy_doubts import doubts_of_run, many_windows_mw
+from .energy_effort import IDLE_DRIFT, EnergyEffort
 from .energy_protocol import Record, Run
-from .integrate import Interior, Reason, interior_of, window_means_mw
+from .integrate import Interior, Reason, interior_of
 from .power_trace import PowerTrace
-from .stats import STABLE_WITHIN, WINDOWS, agree, is_outlier
+from .stats import is_outlier
 
-# Windows of a run for the bootstrap: of two refreshes at least, and not more than this many.
-_WINDOWS = 100
-_FEWEST_WINDOWS = 8
+# Of the bootstrap.
 _SEED = 0
 
 
@@ -93,8 +92,9 @@ def energy_from_record(trace: PowerTrace, record: Record, effort: EnergyEffort) 
             )
         )
     repeats = []
+    idle_mw = None if idle is None else idle.mean_mw
     for number, (run, interior) in enumerate(zip(record.runs, interiors), start=1):
-        for one in _doubts(trace, run, interior, idle, effort):
+        for one in doubts_of_run(trace, run, interior, idle_mw, effort):
             reasons.append(Reason(one.code, "run {}: {}".format(number, one.reason)))
         repeat = _repeat(trace, run, interior, idle, effort.confidence)
         if repeat is not None:
@@ -157,12 +157,10 @@ def _idle(trace: PowerTrace, interiors: List[Interior], confidence: float) -> Op
 
 def _mean_half_width(trace: PowerTrace, interior: Interior, confidence: float) -> Optional[float]:
     """How far the mean power of an interior may be off, mW; None where it is too short to tell."""
-    seconds = interior.end_s - interior.begin_s
-    windows = min(_WINDOWS, int(seconds / (2.0 * interior.refresh_s)))
-    if interior.mean_mw is None or windows < _FEWEST_WINDOWS:
+    powers = many_windows_mw(trace, interior)
+    if powers is None:
         return None
-    powers = window_means_mw(trace, interior, windows)[0]
-    block = round(windows ** (1.0 / 3.0))
+    block = round(powers.size ** (1.0 / 3.0))
     return bootstrap_interval([float(power) for power in powers], block, _SEED, confidence).half_width
 
 
@@ -198,56 +196,6 @@ def _intervals(
         gross._replace(half_width=hypot(gross.half_width, idle.half_width_mw * gap_s)),
         net._replace(half_width=hypot(net.half_width, idle.half_width_mw * whole_s)),
     )
-
-
-def _doubts(
-    trace: PowerTrace, run: Run, interior: Interior, idle: Optional[Idle], effort: EnergyEffort
-) -> List[Reason]:
-    """Why a run is not to be trusted."""
-    found = list(interior.reasons)
-    found += [Reason("throttled", "throttled: {}".format(line)) for line in run.throttled]
-    if run.inferences < effort.run_inferences:
-        found.append(
-            Reason(
-                "few_inferences",
-                "{} inferences in {:.0f} s; it takes {}".format(
-                    run.inferences, run.end_s - run.begin_s, effort.run_inferences
-                ),
-            )
-        )
-    if interior.mean_mw is not None and idle is not None:
-        thirds = _busy_mw(trace, run, interior, idle.mean_mw)
-        if min(thirds) <= 0 or not agree(thirds, POWER_AGREES):
-            words = "power drifted: {} mW in its thirds".format(_list_words(thirds, "{:.0f}"))
-            found.append(Reason("power_drift", words))
-    paces = _paces(run)
-    if paces is not None and not agree(paces, STABLE_WITHIN):
-        words = "the pace changed: {} inferences a second in its thirds".format(_list_words(paces, "{:.1f}"))
-        found.append(Reason("pace_drift", words))
-    return found
-
-
-def _busy_mw(trace: PowerTrace, run: Run, interior: Interior, idle_mw: float) -> List[float]:
-    """The power while it infers, without the gaps, in the first, second and last third of an interior."""
-    moments_s = np.linspace(interior.begin_s, interior.end_s, WINDOWS + 1)
-    found = []
-    for power_mw, begin_s, end_s in zip(window_means_mw(trace, interior, WINDOWS)[0], moments_s, moments_s[1:]):
-        busy_s, seconds = run.within(begin_s, end_s)[0], end_s - begin_s
-        found.append(float((power_mw * seconds - idle_mw * (seconds - busy_s)) / busy_s))
-    return found
-
-
-def _paces(run: Run) -> Optional[List[float]]:
-    """Inferences a second of the first, second and last third of the blocks; None for too few blocks."""
-    blocks = np.array(run.blocks, dtype=np.float64)
-    if len(blocks) < WINDOWS:
-        return None
-    thirds = np.array_split(blocks, WINDOWS)
-    return [float(third[:, 2].sum() / (third[:, 1] - third[:, 0]).sum()) for third in thirds]
-
-
-def _list_words(values: Any, form: str) -> str:
-    return ", ".join(form.format(float(value)) for value in values)
 
 
 def _rails_mj(trace: PowerTrace, repeats: List[Repeat], idle: List[Interior]) -> Dict[str, Dict[str, float]]:

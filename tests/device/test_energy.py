@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from bottlekit.device.energy import energy_from_record, no_energy
+from bottlekit.device.energy_doubts import doubts_of_run
 from bottlekit.device.energy_effort import QUICK_ENERGY, EnergyEffort, checked_energy_effort
-from bottlekit.device.energy_protocol import Protocol
+from bottlekit.device.energy_protocol import Protocol, Run
 from bottlekit.device.errors import UsageError
+from bottlekit.device.integrate import interior_of
+from bottlekit.device.power_trace import PowerTrace
 
 sys.path.insert(0, str(Path(__file__).parent))
 from power_double import Machine
@@ -226,6 +229,27 @@ def test_power_that_drifts_within_a_run_makes_it_invalid():
 
     machine.at = hotter
     assert any("power drifted" in reason for reason in refused(measured(machine)[1], "power_drift"))
+
+
+def test_noise_is_no_drift():
+    # Thirds of this run differ by more than 5 %, but no more than readings that scatter by a third make them.
+    random = np.random.RandomState(0)
+    times = np.arange(0, 6.0, 0.02)
+    while True:
+        powers = np.maximum(random.normal(8000.0, 2700.0, times.size), 1.0)
+        thirds = [part.mean() for part in np.array_split(powers, 3)]
+        if max(thirds) > 1.07 * min(thirds):
+            break
+    run = Run([(0.1 * i, 0.1 * (i + 1), 5) for i in range(60)], [])
+    trace = PowerTrace(times, powers[np.newaxis], ("board",), "power", 0.02, {})
+
+    def codes(trace):
+        interior = interior_of(trace, run.begin_s, run.end_s)
+        return [reason.code for reason in doubts_of_run(trace, run, interior, 2000.0, SHORT)]
+
+    assert codes(trace) == []
+    drifting = trace._replace(values=trace.values * np.linspace(0.75, 1.25, times.size))
+    assert codes(drifting) == ["power_drift"]
 
 
 def test_a_pace_that_changes_within_a_run_makes_it_invalid():
