@@ -124,6 +124,11 @@ class Bundle:
             self.onnx_path(part)  # It says which parts there are.
         return str(self._files[part + ".onnx"]["sha256"])
 
+    def check_part(self, part: str) -> None:
+        """Raise BundleError unless the part's file still is what bundle.json says, to the last byte."""
+        self.onnx_path(part)
+        self._check_file(part + ".onnx", self._files[part + ".onnx"], verify=True)
+
     def golden(self) -> Dict[str, np.ndarray]:
         """The golden arrays: image (k, 3, h, w), feature, codes and decoded (k, c, h', w'), logits (k, classes),
         full_logits, and baseline_logits where there is a baseline. Floats are float32, codes uint8.

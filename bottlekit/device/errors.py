@@ -15,6 +15,9 @@ BottlekitError                  exit code 1: it was asked for rightly, and faile
 |   +-- ServerUnreachableError  nobody answers at that address
 |   +-- AddressInUseError       somebody else listens there
 |   +-- RemoteError             the server answered with an error
+|       +-- ServerBusyError     it is at a limit of its own: later it may answer
+|       +-- DeadlineError       the request's time was over before its work was done
+|       +-- IdentityError       it does not know who asks, or does not let that one in
 +-- PlanError                   no choice satisfies the request
 |   +-- InfeasibleError         bounds that no schedule keeps: says how close one comes
 +-- ReportError                 a profile or plan that cannot be read or compared
@@ -96,6 +99,18 @@ class AddressInUseError(WireError):
 
 class RemoteError(WireError):
     """The server answered with an error."""
+
+
+class ServerBusyError(RemoteError):
+    """The server is at one of its limits; the same request may be answered later."""
+
+
+class DeadlineError(RemoteError):
+    """The request's deadline passed before the server had done its work."""
+
+
+class IdentityError(RemoteError):
+    """The server does not know who asks, or does not let that one in."""
 
 
 class PlanError(BottlekitError):

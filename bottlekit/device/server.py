@@ -1,48 +1,42 @@
-"""The server: asyncio around framed, compact Thrift; the work is done in threads, off the event loop."""
+"""The server: asyncio around framed, compact Thrift; decoding and tails run in threads, off the event loop."""
 
 import asyncio
 import contextlib
-import socket
-from concurrent.futures import ThreadPoolExecutor
-from signal import SIG_DFL, SIGINT, SIGTERM, signal
-from typing import Any, Callable, List, NamedTuple, Optional, Set, Tuple
+import sys
+from signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, signal
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from .access import Access, check_may_listen
 from .bundle import Bundle
-from .errors import WireError
-from .handler import Conversation, Statistics
+from .connection import Connection, converse
+from .errors import BottlekitError, UsageError, WireError
+from .handler import House
+from .journal import Journal, Note
+from .lanes import Lanes
+from .limits import Rates, ServerLimits
+from .pages import Page, Pages
 from .service import RunnerFor, TailService, runner_from_onnx
+from .statistics import Statistics
 from .wire import load_rpc
 from .wire.addresses import listening_socket
-from .wire.framing import (
-    FRAME_LENGTH,
-    REQUEST_CONTAINER_LENGTH,
-    REQUEST_OVERHEAD_BYTES,
-    compact_protocol,
-    frame_from_message,
-)
 
-# How often the watcher looks for connections that are late.
+__all__ = ["Server", "ServerLimits", "server_from_fleet"]
+
+# How often the watcher looks for connections and requests that are late.
 WATCH_S = 0.1
-
-
-class ServerLimits(NamedTuple):
-    """What a client may ask of the server's memory and patience."""
-
-    connections: int = 64
-    image_bytes: int = 1 << 20  # the longest image file of a cloud-only request
-    hello_s: float = 5.0  # from connecting to a complete hello
-    idle_s: float = 300.0  # between two requests
-    frame_s: float = 10.0  # from a request's first bytes to its last, and for the client to take the answer
-    drain_s: float = 5.0  # for requests at work when the server is told to stop
+# Connections beside those that said hello: in TLS, about to say it, about to be told that all places are taken.
+_AT_THE_DOOR = 64
+# After this many connections in a row the event loop does something else first.
+_ACCEPT_AT_ONCE = 64
 
 
 class Server:
-    """One listening socket, many connections, one TailService.
+    """One listening socket, many connections, one generation of a fleet after the other.
 
     ::
 
-        socket --length, checked--> frame --> thread: Processor -> Conversation -> TailService
-               <------------------- frame <-------------------------------------------'
+        socket --TLS--> length, checked --> frame --> Conversation --> Lanes --> thread: decode, tail
+               <------------------------ frame <-------------------------------------------'
 
     Every connection has a deadline for whatever is being waited for; one watcher ends those that are late, so
     that silent, slow and deaf clients cost one place for a bounded time and nothing else. Whatever goes wrong
@@ -54,35 +48,55 @@ class Server:
 
     def __init__(
         self,
-        service: TailService,
+        fleet: Callable[[], List[Bundle]],
+        runner_for: RunnerFor,
         host: str = "127.0.0.1",
         port: int = 9090,
         limits: Optional[ServerLimits] = None,
-        say: Callable[[str], None] = lambda line: None,
+        journal: Optional[Journal] = None,
+        access: Optional[Access] = None,
+        insecure: bool = False,
+        http: Optional[Tuple[str, int]] = None,
+        pages: Optional[Dict[str, Page]] = None,
     ) -> None:
-        self._rpc = load_rpc()
-        self._service = service
+        load_rpc()
+        self._fleet = fleet
+        self._runner_for = runner_for
         self._asked_address = (host, port)
         self._limits = limits if limits is not None else ServerLimits()
-        self._say = say
-        self._told_limits = self._rpc.types.Limits(
-            frame_bytes=REQUEST_OVERHEAD_BYTES + max(service.largest_payload_bytes, self._limits.image_bytes),
-            connections=self._limits.connections,
-            idle_s=int(self._limits.idle_s),
-        )
-        self._statistics = Statistics()
-        self._connections: Set[_Connection] = set()
+        self._journal = journal if journal is not None else Journal()
+        self._access = access if access is not None else Access()
+        self._insecure = insecure
+        self._http = http
+        self._more_pages = pages
+        if self._access.context is not None and sys.version_info < (3, 7):
+            raise UsageError("a server with --tls needs Python 3.7 or later; clients do not")
+        self.statistics = Statistics()
+        self._service = self._new_service(fleet())
+        self._connections: Set[Connection] = set()
         self._address: Optional[Tuple[str, int]] = None
+        self._pages: Optional[Pages] = None
         self._stop_asked = False
         self._stopping: Optional[asyncio.Event] = None
+        self._reloading: Any = None
+        self._reload_again = False
 
     def __enter__(self) -> "Server":
         with contextlib.ExitStack() as undo:
             self._socket = undo.enter_context(contextlib.closing(listening_socket(*self._asked_address)))
-            undo.enter_context(self._service)
+            host, port = self._socket.getsockname()[:2]
+            check_may_listen(host, self._access, self._insecure)
+            self._socket.setblocking(False)
             self._loop = undo.enter_context(contextlib.closing(asyncio.new_event_loop()))
+            if self._http is not None:
+                self._pages = undo.enter_context(Pages(self._http, self.statistics, self._more_pages or {}))
+                check_may_listen(self._pages.address[0], Access(), self._insecure, "--http")
+            self._service.__enter__()
+            lanes = Lanes(self._service, self._limits, self.statistics, self._loop)
+            self._house = House(self._limits, self._access, self._journal, self._loop, lanes)
+            undo.callback(self._house.close)
             self._open = undo.pop_all()
-        host, port = self._socket.getsockname()[:2]
+        self._connects = Rates(self._limits.connects_per_s, self._limits.burst_s, self._loop.time)
         self._address = (str(host), int(port))
         return self
 
@@ -92,7 +106,7 @@ class Server:
 
     @property
     def bundles(self) -> List[Bundle]:
-        """The fleet, in the order of the bundles' numbers."""
+        """The fleet that new clients are offered, in the order of the bundles' numbers."""
         return self._service.bundles
 
     @property
@@ -102,10 +116,15 @@ class Server:
             raise WireError("the server is not open; use it inside `with server:`")
         return self._address
 
+    @property
+    def http_address(self) -> Optional[Tuple[str, int]]:
+        """Where health, status and metrics are; None if nowhere."""
+        return self._pages.address if self._pages is not None else None
+
     def run(self, until_signal: bool = False) -> None:
         """Serve until `stop`; with `until_signal` (main thread only) until SIGTERM or SIGINT as well.
 
-        A second signal ends the process at once.
+        A second signal ends the process at once. SIGHUP is `reload`.
         """
         if self._address is None:
             raise WireError("the server is not open; use it inside `with server:`")
@@ -116,6 +135,18 @@ class Server:
         self._stop_asked = True
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nothing left to stop
             self._loop.call_soon_threadsafe(self._set_stopping)
+
+    def reload(self) -> None:
+        """Read the fleet, the certificates and the tokens again, from any thread; returns before that is done.
+
+        New connections get the new fleet; those that exist keep theirs, so that no request is dropped. If
+        anything cannot be read or run, everything stays as it was, and the journal says why.
+        """
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._begin_reload)
+
+    def _new_service(self, bundles: List[Bundle]) -> TailService:
+        return TailService(bundles, self._runner_for, self._limits.max_batch)
 
     def _stop_by_signal(self) -> None:
         # A tail may hang: the second signal ends the process as if the first had never been waited for.
@@ -135,143 +166,122 @@ class Server:
         if until_signal:
             for number in (SIGTERM, SIGINT):
                 self._loop.add_signal_handler(number, self._stop_by_signal)
-        tasks: Set[Any] = set()
-        # A thread for every client that may wait for a tail, so that a busy tail delays no hello and no ping.
-        with ThreadPoolExecutor(self._limits.connections, thread_name_prefix="bottlekit-serve") as pool:
+            self._loop.add_signal_handler(SIGHUP, self._begin_reload)
+        if self._pages is not None:
+            await self._pages.open()
+        self._loop.add_reader(self._socket, self._accept)
+        watcher = asyncio.ensure_future(self._end_the_late())
+        await self._stopping.wait()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()  # whoever connects from now on is told so at once
+        self.statistics.stopping = True
+        await self._drain()
+        if self._reloading is not None:
+            await asyncio.wait([self._reloading])
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        if self._pages is not None:
+            await self._pages.close()
 
-            def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                task = asyncio.ensure_future(self._converse(pool, reader, writer))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+    def _accept(self) -> None:
+        """Take those who wait to be connected; runs whenever there are any."""
+        for _ in range(_ACCEPT_AT_ONCE):
+            try:
+                accepted, address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:  # no file descriptors are left, for one
+                self._journal.write("failed", "cannot accept connections now: {}".format(error.strerror))
+                self._loop.remove_reader(self._socket)
+                self._loop.call_later(WATCH_S, self._accept_again)
+                return
+            self.statistics.accepted += 1
+            if not self._connects.take(str(address[0])) or not self._make_room():
+                accepted.close()
+                continue
+            connection = Connection(accepted, address)
+            self._connections.add(connection)
+            self.statistics.connections = len(self._connections)
+            connection.task = asyncio.ensure_future(converse(connection, self._house))
+            connection.task.add_done_callback(lambda task, ended=connection: self._forget(ended))
 
-            listener = await asyncio.start_server(connected, sock=self._socket)
-            watcher = asyncio.ensure_future(self._end_the_late())
-            await self._stopping.wait()
-            # asyncio forgets clients that it has accepted but not yet passed on when their listener closes: so
-            # accept no more, let those few turns of the loop pass, and only then close.
-            self._loop.remove_reader(self._socket)
-            await asyncio.sleep(WATCH_S / 2)
-            listener.close()
-            await self._drain(tasks)
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+    def _accept_again(self) -> None:
+        if self._stopping is not None and not self._stopping.is_set():
+            self._loop.add_reader(self._socket, self._accept)
 
-    async def _drain(self, tasks: Set[Any]) -> None:
+    def _make_room(self) -> bool:
+        """Whether one more connection may come in; the one that is longest without a hello makes room for it."""
+        if len(self._connections) < self._limits.connections + _AT_THE_DOOR:
+            return True
+        silent = [one for one in self._connections if not one.greeted and not one.ended_because]
+        if silent:
+            min(silent, key=lambda one: one.counters.since).end("others wanted its place before it said hello")
+        return bool(silent)
+
+    async def _drain(self) -> None:
         """Let requests at work be answered, end everything else, and wait for all conversations to be over."""
-        for connection in list(self._connections):
+        for connection in self._connections:
             if not connection.working:
                 connection.end("")
-        if tasks:
-            await asyncio.wait(list(tasks), timeout=self._limits.drain_s)
-        for connection in list(self._connections):
+        if self._connections:
+            await asyncio.wait([one.task for one in self._connections], timeout=self._limits.drain_s)
+        for connection in self._connections:
             connection.end("the server stops")
-        while tasks:
-            await asyncio.wait(list(tasks))
+        while self._connections:
+            await asyncio.wait([one.task for one in self._connections])
 
     async def _end_the_late(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            for connection in list(self._connections):
-                if self._loop.time() > connection.deadline:
+            now = self._loop.time()
+            for connection in self._connections:
+                if now > connection.deadline:
                     connection.end("no {} in time".format(connection.awaited))
+            self._house.drop_the_late()
 
-    async def _converse(
-        self, pool: ThreadPoolExecutor, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """One connection, from its first byte to its last."""
-        connection = _Connection(writer)
-        self._connections.add(connection)
-        self._statistics.connections = len(self._connections)
+    def _forget(self, connection: Connection) -> None:
+        """Whatever became of its task, which may have been cancelled before its first line."""
+        connection.release()
+        self._connections.discard(connection)
+        self.statistics.connections = len(self._connections)
+
+    def _begin_reload(self) -> None:
+        if self._reloading is not None or self._stop_asked:
+            self._reload_again = True
+            return
+        self._reloading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
         try:
-            if len(self._connections) > self._limits.connections:
-                raise WireError("{} clients are connected, that is the limit".format(self._limits.connections))
-            await self._answer_frames(pool, reader, connection)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has hung up, or was ended, which has its reason
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # whatever a client sends harms nobody else
-            connection.end("{}: {}".format(type(error).__name__, error))
-        finally:
-            self._connections.discard(connection)
-            self._statistics.connections = len(self._connections)
-            writer.close()
-            if connection.ended_because:
-                self._say("ended {}: {}".format(connection.peer, connection.ended_because))
+            access, service = await self._loop.run_in_executor(self._house.threads, self._read_again)
+        except (BottlekitError, OSError, MemoryError) as error:
+            words = "reload failed, everything stays as it was: {}".format(error)
+            self._journal.write("reload-failed", words)
+        else:
+            changed = access.revoked != self._house.access.revoked
+            self._house.access = access
+            self._service = service
+            self._house.renew(Lanes(service, self._limits, self.statistics, self._loop))
+            names = ", ".join(bundle.name for bundle in service.bundles)
+            self._journal.write("reloaded", "reloaded, serving {}".format(names), bundles=names)
+            if changed:
+                self._ask_for_certificates_again()
+        self._reloading = None
+        if self._reload_again:
+            self._reload_again = False
+            self._begin_reload()
 
-    async def _answer_frames(
-        self, pool: ThreadPoolExecutor, reader: asyncio.StreamReader, connection: "_Connection"
-    ) -> None:
-        conversation = Conversation(self._service, self._told_limits, self._statistics, self._say)
-        processor = self._rpc.service.Processor(conversation)
-        hello_deadline = self._loop.time() + self._limits.hello_s
-        while not self._stop_asked:
-            if conversation.greeted:
-                connection.expect("request", self._loop.time() + self._limits.idle_s)
-            else:
-                connection.expect("hello", hello_deadline)
-            (length,) = FRAME_LENGTH.unpack(await reader.readexactly(FRAME_LENGTH.size))
-            if not 0 < length <= conversation.frame_bytes:
-                raise WireError(
-                    "a frame of {} bytes; the limit is {} here".format(length, conversation.frame_bytes)
-                )
-            if conversation.greeted:
-                connection.expect("complete request", self._loop.time() + self._limits.frame_s)
-            frame = await reader.readexactly(length)
-            connection.work()
-            self._statistics.in_flight += 1
-            try:
-                reply = await self._loop.run_in_executor(pool, self._reply, processor, frame)
-            finally:
-                self._statistics.in_flight -= 1
-            connection.expect("taking of the answer", self._loop.time() + self._limits.frame_s)
-            connection.writer.write(frame_from_message(reply))
-            await connection.writer.drain()
-            self._statistics.answered += 1
-            connection.working = False
+    def _read_again(self) -> Tuple[Access, TailService]:
+        """Everything that a reload reads; in a thread, because loading tails takes long."""
+        access = self._house.access.again()
+        return access, self._new_service(self._fleet()).__enter__()
 
-    def _reply(self, processor: Any, frame: bytes) -> bytes:
-        """Answer one message; runs in a thread. Raises whatever Thrift makes of a malformed one."""
-        from thrift.transport.TTransport import TMemoryBuffer
-
-        request, reply = TMemoryBuffer(frame), TMemoryBuffer()
-        processor.process(
-            compact_protocol(request, len(frame), REQUEST_CONTAINER_LENGTH),
-            compact_protocol(reply, len(frame), REQUEST_CONTAINER_LENGTH),
-        )
-        answer: bytes = reply.getvalue()
-        return answer
-
-
-class _Connection:
-    """A client as the server sees it: who it is, what it is waited for, and until when."""
-
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        peer = writer.get_extra_info("peername")
-        self.peer = "{}:{}".format(*peer[:2]) if peer else "a client that is gone"
-        self.awaited = ""
-        self.deadline = float("inf")
-        self.working = False
-        self.ended_because = ""
-        with contextlib.suppress(OSError):  # the client is gone already, which the first read will tell
-            # An answer is one small segment; asyncio sets this itself only where the socket names its protocol.
-            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def expect(self, what: str, deadline: float) -> None:
-        """Wait for `what` until `deadline`, on the event loop's clock."""
-        self.awaited = what
-        self.deadline = deadline
-
-    def work(self) -> None:
-        """The server's turn: nothing is waited for until the answer is there."""
-        self.working = True
-        self.deadline = float("inf")
-
-    def end(self, because: str) -> None:
-        """Drop the connection now; whoever reads from it finds its end."""
-        self.ended_because = self.ended_because or because
-        self.writer.transport.abort()
+    def _ask_for_certificates_again(self) -> None:
+        """Other certificates were revoked: everybody connects again, and those among them do not get in."""
+        for connection in self._connections:
+            connection.must_renew = True
+            if not connection.working:
+                connection.end("certificates were revoked, it must connect again")
 
 
 def server_from_fleet(
@@ -281,11 +291,30 @@ def server_from_fleet(
     runner_for: Optional[RunnerFor] = None,
     limits: Optional[ServerLimits] = None,
     say: Callable[[str], None] = lambda line: None,
+    note: Note = lambda fields: None,
+    access: Optional[Access] = None,
+    insecure: bool = False,
+    fleet: Optional[Callable[[], List[Bundle]]] = None,
+    http: Optional[Tuple[str, int]] = None,
+    pages: Optional[Dict[str, Page]] = None,
 ) -> Server:
     """A server for the tails of a fleet, not yet open.
 
     `runner_for(bundle, part)` gives the runner of a part; without it ONNX Runtime runs the bundles' own files.
-    `say` gets one line for everything worth a log. Raises UsageError for a fleet that cannot be served.
+    `say` gets one line for everything worth a log, `note` the same and more as a flat object. `access` says who
+    may use it; without it anybody may, and `host` must be this machine's own unless `insecure`. `fleet` reads
+    the bundles again for `reload`. `http` is where `/health`, `/status` and `pages` are (see pages.py).
+    Raises UsageError for a fleet that cannot be served.
     """
-    service = TailService(bundles, runner_for if runner_for is not None else runner_from_onnx())
-    return Server(service, host, port, limits, say)
+    return Server(
+        fleet if fleet is not None else lambda: bundles,
+        runner_for if runner_for is not None else runner_from_onnx(),
+        host,
+        port,
+        limits,
+        Journal(say, note),
+        access,
+        insecure,
+        http,
+        pages,
+    )

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -19,15 +19,24 @@ from .wire.answers import MAX_CLASSES
 # A phone's photograph. Decoded, it takes 50 MB, however few bytes its file has.
 MAX_IMAGE_PIXELS = 1 << 24
 
+# What a request asks for: a tail for its payload, or the whole network for its image file.
+TAIL = "tail"
+WHOLE = "whole"
+
 RunnerFor = Callable[[Bundle, str], Runner]
 
 
 class Served(NamedTuple):
-    """Logits float32 (classes,) and the two times of the server's work."""
+    """Logits float32 (classes,) and the two times of the server's work; the tail's is that of its whole batch."""
 
     logits: np.ndarray
     decode_us: int
     tail_us: int
+    batch: int
+
+
+# What became of each request of a batch, in the requests' order.
+Outcomes = List[Union[Served, Exception]]
 
 
 class _Loaded(NamedTuple):
@@ -38,17 +47,18 @@ class _Loaded(NamedTuple):
 
 
 class TailService:
-    """The tails of a fleet, loaded, and the one function that runs one.
+    """The tails of a fleet, loaded, and the one function that runs one for several requests at once.
 
-    payload --codec.decode--> feature (1, c, h, w) --tail--> logits (classes,)
+    payloads --codec.decode, each--> features (n, c, h, w) --tail--> logits (n, classes)
 
     `runner_for(bundle, part)` gives the runner of a part, not yet open. The tails are opened by `with` and run
     once, so that what does not work fails before anyone connects, and the first client does not wait for what
-    happens only once. Whole networks are opened when a client first asks for one.
-    Any number of threads may call `run_tail` and `run_whole`.
+    happens only once. They are tried with `max_batch` images too: a tail that takes only one gets one at a time.
+    Whole networks are opened when a client first asks for one.
+    Any number of threads may call `run`.
     """
 
-    def __init__(self, bundles: List[Bundle], runner_for: RunnerFor) -> None:
+    def __init__(self, bundles: List[Bundle], runner_for: RunnerFor, max_batch: int = 1) -> None:
         if not bundles:
             raise UsageError("there is no bundle to serve")
         for bundle in bundles:
@@ -58,6 +68,8 @@ class TailService:
                 )
         self.bundles = list(bundles)
         self._runner_for = runner_for
+        self._max_batch = max_batch
+        self._batches: Dict[str, int] = {}
         self._open = contextlib.ExitStack()
         # By the graph's hash: the bundles of a fleet have their baseline in common, which is loaded once.
         self._runners: Dict[str, _Loaded] = {}
@@ -77,32 +89,8 @@ class TailService:
         self._runners.clear()
         self._open.close()
 
-    def run_tail(self, number: int, payload: bytes) -> Served:
-        """Decode a payload of bundle `number` and run its tail. Raises BundleError, PayloadError, EngineError."""
-        bundle = self._bundle(number)
-        started = time.perf_counter()
-        feature = bundle.codec.decode(payload)
-        decoded = time.perf_counter()
-        logits = self._run(bundle, "tail", {"feature": feature[np.newaxis]})
-        return Served(logits, _us(started, decoded), _us(decoded, time.perf_counter()))
-
-    def run_whole(self, number: int, data: bytes) -> Served:
-        """Decode an image file and run the whole network on it. Raises BundleError, DataError, EngineError."""
-        bundle = self._bundle(number)
-        started = time.perf_counter()
-        with self._decoding_image:
-            pixels = image_from_bytes(data, "the image sent", MAX_IMAGE_PIXELS)
-            image = input_from_image(pixels, bundle.preprocessing)
-        decoded = time.perf_counter()
-        logits = self._run(bundle, whole_part(bundle), {"image": image[np.newaxis]})
-        return Served(logits, _us(started, decoded), _us(decoded, time.perf_counter()))
-
-    @property
-    def largest_payload_bytes(self) -> int:
-        """The longest payload that any bundle's codec accepts."""
-        return max(bundle.codec.max_payload_bytes for bundle in self.bundles)
-
-    def _bundle(self, number: int) -> Bundle:
+    def bundle(self, number: int) -> Bundle:
+        """The bundle of a number; BundleError for one that nobody has."""
         if not 0 <= number < len(self.bundles):
             raise BundleError(
                 "there is no bundle number {}; there are {}".format(
@@ -111,20 +99,82 @@ class TailService:
             )
         return self.bundles[number]
 
+    def batch_limit(self, part: str, number: int) -> int:
+        """How many requests `run` may get at once. Images are decoded one by one, so whole networks take one."""
+        return self._batches[self.bundle(number).name] if part == TAIL else 1
+
+    def run(self, part: str, number: int, datas: List[bytes]) -> Outcomes:
+        """Run the tail of bundle `number` on payloads, or with part WHOLE its whole network on image files.
+
+        Data that cannot be decoded is its own request's error (PayloadError, DataError) and no other's; a graph
+        that fails (EngineError) fails for all of them. Raises BundleError for an unknown number.
+        """
+        bundle = self.bundle(number)
+        decode, graph, source = self._steps(bundle, part)
+        outcomes: Outcomes = []
+        arrays, places, times = [], [], []
+        for place, data in enumerate(datas):
+            started = time.perf_counter()
+            try:
+                arrays.append(decode(data))
+            except Exception as error:
+                outcomes.append(error)
+                continue
+            times.append(_us(started, time.perf_counter()))
+            places.append(place)
+            outcomes.append(EngineError("not run yet"))
+        if not arrays:
+            return outcomes
+        started = time.perf_counter()
+        try:
+            logits = self._run(bundle, graph, {source: np.stack(arrays)})
+        except Exception as error:
+            for place in places:
+                outcomes[place] = error
+            return outcomes
+        tail_us = _us(started, time.perf_counter())
+        for row, place in enumerate(places):
+            outcomes[place] = Served(logits[row], times[row], tail_us, len(places))
+        return outcomes
+
+    @property
+    def largest_payload_bytes(self) -> int:
+        """The longest payload that any bundle's codec accepts."""
+        return max(bundle.codec.max_payload_bytes for bundle in self.bundles)
+
+    def _steps(self, bundle: Bundle, part: str) -> Tuple[Callable[[bytes], np.ndarray], str, str]:
+        """How data of a request becomes an array (without its first axis), which graph takes it, by what name."""
+        if part == TAIL:
+            return bundle.codec.decode, "tail", "feature"
+        return lambda data: self._image(bundle, data), whole_part(bundle), "image"
+
+    def _image(self, bundle: Bundle, data: bytes) -> np.ndarray:
+        with self._decoding_image:
+            pixels = image_from_bytes(data, "the image sent", MAX_IMAGE_PIXELS)
+            return input_from_image(pixels, bundle.preprocessing)
+
     def _try_out(self, bundle: Bundle) -> None:
-        zeros = np.zeros((1,) + bundle.feature_shape, np.float32)
-        logits = self._run(bundle, "tail", {"feature": zeros})
-        if logits.shape != (len(bundle.classes),):
+        logits = self._try(bundle, 1)
+        if logits.shape != (1, len(bundle.classes)):
             raise EngineError(
                 "the tail of {} gives {} logits, and the bundle has {} classes; export or build it again".format(
                     bundle.name, logits.size, len(bundle.classes)
                 )
             )
+        batch = 1
+        if self._max_batch > 1 and bundle.dynamic_batch:
+            with contextlib.suppress(EngineError):  # an engine may be built for less than its bundle allows
+                if self._try(bundle, self._max_batch).shape == (self._max_batch, len(bundle.classes)):
+                    batch = self._max_batch
+        self._batches[bundle.name] = batch
+
+    def _try(self, bundle: Bundle, images: int) -> np.ndarray:
+        return self._run(bundle, "tail", {"feature": np.zeros((images,) + bundle.feature_shape, np.float32)})
 
     def _run(self, bundle: Bundle, part: str, feeds: Dict[str, np.ndarray]) -> np.ndarray:
         loaded = self._loaded(bundle, part)
         with loaded.lock:
-            logits: np.ndarray = loaded.runner.run(feeds)["logits"][0]
+            logits: np.ndarray = loaded.runner.run(feeds)["logits"]
         return logits
 
     def _loaded(self, bundle: Bundle, part: str) -> _Loaded:
@@ -138,9 +188,14 @@ class TailService:
 
 
 def runner_from_onnx(threads: Optional[int] = None) -> RunnerFor:
-    """Runs every part from the bundle's own ONNX file. Without spinning: the connections need a core too."""
+    """Runs every part from the bundle's own ONNX file. Without spinning: the connections need a core too.
+
+    A file that is no longer the bundle's is a BundleError: whole networks are opened late, and by then somebody may
+    have copied another fleet over this one.
+    """
 
     def runner_for(bundle: Bundle, part: str) -> Runner:
+        bundle.check_part(part)
         return OnnxRuntimeRunner(bundle.onnx_path(part), threads=threads, spin=False)
 
     return runner_for

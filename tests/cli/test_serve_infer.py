@@ -163,7 +163,7 @@ def test_image_files_in_class_names_out(running: dict[str, Any], pictures: Path)
             assert there[field] == here[field]
         assert there["class"] == classes[there["class_index"]]
         assert len(there["top"]) == 5
-        assert set(there["times_ms"]) == {"head", "encode", "round_trip", "decode", "tail"}
+        assert set(there["times_ms"]) == {"head", "encode", "round_trip", "queue", "decode", "tail"}
         assert set(here["times_ms"]) == {"head", "encode", "decode", "tail"}
         assert there["framed_bytes"] == there["payload_bytes"] + 21
         assert "framed_bytes" not in here
@@ -179,7 +179,7 @@ def test_the_setups_and_splits_are_told_apart(running: dict[str, Any], pictures:
     assert cloud["images"][0]["top"] == mobile["images"][0]["top"]
     assert len(cloud["images"][0]["top"]) == 2
     assert cloud["images"][0]["payload_bytes"] == image.stat().st_size
-    assert set(cloud["images"][0]["times_ms"]) == {"round_trip", "decode", "baseline"}
+    assert set(cloud["images"][0]["times_ms"]) == {"round_trip", "queue", "decode", "baseline"}
     assert set(mobile["images"][0]["times_ms"]) == {"baseline"}
     full = json.loads(bottlekit("infer", FLEET, image, "--mobile-only", "--json", "--split", "rb2").stdout)
     assert set(full["images"][0]["times_ms"]) == {"full"}
@@ -199,7 +199,7 @@ def test_people_read_the_class_the_time_and_the_bytes(running: dict[str, Any], p
     assert first.startswith(f"{pictures / 'a.jpg'}: ")
     assert first.split(": ")[1] in fleet_from_path(str(FLEET))[0].classes
     assert "round trip" in rest[1]
-    assert "(server: decode" in rest[1]
+    assert "(server: queue" in rest[1]
     assert "sent with framing" in rest[2]
     assert done.stderr == ""
 
@@ -246,10 +246,10 @@ def test_a_second_signal_ends_a_server_whose_tail_hangs() -> None:
     code = f"""
 import time
 from bottlekit.device import bundle, server, service
-def hang(self, number, payload):
+def hang(self, part, number, payloads):
     print("hangs", flush=True)
     time.sleep(60)
-service.TailService.run_tail = hang
+service.TailService.run = hang
 with server.server_from_fleet(bundle.fleet_from_path({str(FLEET)!r}), port=0) as server:
     print(server.address[1], flush=True)
     server.run(until_signal=True)
@@ -275,12 +275,13 @@ with server.server_from_fleet(bundle.fleet_from_path({str(FLEET)!r}), port=0) as
 def test_a_server_killed_between_requests_is_one_error_line_for_the_client(pictures: Path) -> None:
     bundle = fleet_from_path(str(FLEET))[0]
     image = np.zeros((1, 3, 8, 8), np.float32)
-    with server() as (announced, process), SplitClient(bundle, announced["host"], announced["port"]) as client:
-        client.infer_input(image)
-        process.kill()
-        process.wait(20)
-        with pytest.raises(WireError, match=f"{announced['port']} closed the connection"):
+    with server() as (announced, process):
+        with SplitClient(bundle, announced["host"], announced["port"], timeout_s=2) as client:
             client.infer_input(image)
+            process.kill()
+            process.wait(20)
+            with pytest.raises(WireError, match=f"no server answers at {address(announced)}"):
+                client.infer_input(image)
         line = error_line("infer", FLEET, pictures / "a.jpg", "--server", address(announced), code=1)
         assert f"no server answers at {address(announced)}" in line
         assert f"bottlekit serve FLEET --host 127.0.0.1 --port {announced['port']}" in line

@@ -65,7 +65,8 @@ def message(method, *arguments):
 
     buffer = TMemoryBuffer()
     client = load_rpc().service.Client(compact_protocol(buffer, 1 << 20, 16))
-    getattr(client, "send_" + method)(*arguments)
+    lacking = {"hello": 4, "infer": 4, "infer_image": 4, "ping": 1}[method] - len(arguments)
+    getattr(client, "send_" + method)(*(arguments + (None,) * lacking))
     return buffer.getvalue()
 
 
@@ -204,7 +205,7 @@ def test_mutated_requests_never_break_the_server(fleet):
         while server._connections and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not server._connections
-        assert server._statistics.in_flight == 0
+        assert server.statistics.in_flight == 0
     assert 20 < answered < 300
 
 
@@ -385,14 +386,11 @@ def test_a_long_computation_is_not_taken_for_a_slow_client(fleet):
 
 
 def test_more_clients_than_places_are_turned_away_and_a_free_place_is_given_again(fleet):
-    said = []
-    with serving(fleet, limits=ServerLimits(connections=2), say=said.append) as server:
+    with serving(fleet, limits=ServerLimits(connections=2)) as server:
         with SplitClient(fleet[0], *server.address) as first:
             with SplitClient(fleet[0], *server.address):
-                with pytest.raises(errors.WireError, match="may have stopped, or be full"):
+                with pytest.raises(errors.ServerBusyError, match="2 clients are connected, that is the limit"):
                     SplitClient(fleet[0], *server.address).__enter__()
-                assert "that is the limit" in said[-1]
-                assert first.ping()[1]["connections"] == 2
             deadline = time.monotonic() + 5
             while first.ping()[1]["connections"] > 1 and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -433,7 +431,7 @@ def test_a_busy_tail_does_not_stop_a_hello(fleet):
                 thread.start()
                 asking.append((client, thread))
             deadline = time.monotonic() + 10
-            while server._statistics.in_flight < 6 and time.monotonic() < deadline:
+            while server.statistics.in_flight < 6 and time.monotonic() < deadline:
                 time.sleep(0.01)
             with SplitClient(fleet[1], *server.address, timeout_s=5) as other:
                 assert other.ping()[1]["in_flight"] == 6

@@ -178,7 +178,7 @@ def test_a_request_costs_twenty_bytes_over_a_short_payload_and_one_more_over_a_l
     for payload_bytes, overhead in ((45, 20), (127, 20), (128, 21), (16383, 21)):
         buffer = TMemoryBuffer()
         client = load_rpc().service.Client(compact_protocol(buffer, 1 << 20, 16))
-        client.send_infer(3, bytes(payload_bytes), 5)
+        client.send_infer(3, bytes(payload_bytes), 5, None)
         assert len(frame_from_message(buffer.getvalue())) == payload_bytes + overhead
 
 

@@ -10,6 +10,10 @@ from ..errors import AddressInUseError, ServerUnreachableError, UsageError, Wire
 _MAX_PORT = 65535
 
 
+class ConnectionLost(WireError):  # noqa: N818 - no error of its own: it is told as a WireError
+    """A connection that broke, which another one may mend."""
+
+
 def address_from_text(text: str) -> Tuple[str, int]:
     """The host and the port of HOST:PORT or [IPV6]:PORT; UsageError for anything else."""
     host, colon, port = text.rpartition(":")

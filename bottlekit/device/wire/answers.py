@@ -1,6 +1,6 @@
 """Logits as bytes: all of them in class order, or the best few with their class numbers."""
 
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
@@ -14,12 +14,19 @@ _LOGIT = np.dtype("<f4")
 _CLASS = np.dtype("<u2")
 
 
-def answer_from_logits(logits: np.ndarray, top_k: int, decode_us: int, tail_us: int) -> Any:
+def answer_from_logits(
+    logits: np.ndarray,
+    top_k: int,
+    decode_us: int,
+    tail_us: int,
+    queue_us: Optional[int] = None,
+    batch: Optional[int] = None,
+) -> Any:
     """An Answer with the `top_k` best logits, best first, ties by class number; with `top_k` 0 all of them.
 
-    logits: float32 (classes,).
+    logits: float32 (classes,). What is None is not sent.
     """
-    times = {"decode_us": decode_us, "tail_us": tail_us}
+    times = {"decode_us": decode_us, "tail_us": tail_us, "queue_us": queue_us, "batch": batch}
     answer = load_rpc().types.Answer
     if top_k == 0:
         return answer(logits=logits.astype(_LOGIT).tobytes(), **times)

@@ -6,14 +6,16 @@ A frame is four bytes of length, big endian, and one Thrift message in the compa
 import socket
 import struct
 import time
-from typing import Any
+from typing import Any, Optional
 
 FRAME_LENGTH = struct.Struct("!i")
 
 # Room for everything in a request but its one long field: header, method name, numbers, lengths.
 REQUEST_OVERHEAD_BYTES = 64
-# A hello carries two short fields; nobody who has not said hello may send more than this.
+# A hello carries a few short fields; nobody who has not said hello may send more than this.
 HELLO_FRAME_BYTES = 256
+# Message numbers go round below this: each is one byte, and a connection has one request under way.
+MESSAGE_NUMBERS = 128
 # No request holds a container, so this bounds what a hostile one makes the server build.
 REQUEST_CONTAINER_LENGTH = 16
 # The longest legal answer: a float32 for each of 65535 classes, or the bundles of a large fleet.
@@ -33,6 +35,20 @@ def compact_protocol(transport: Any, string_bytes: int, container_length: int) -
     return TCompactProtocolAccelerated(
         transport, string_length_limit=string_bytes, container_length_limit=container_length
     )
+
+
+def numbered_protocol(transport: Any, string_bytes: int, container_length: int) -> Any:
+    """The compact protocol, which keeps in `number` the number of the last message it read."""
+    from thrift.protocol.TCompactProtocol import TCompactProtocolAccelerated
+
+    class Numbered(TCompactProtocolAccelerated):  # type: ignore[misc]
+        number = 0
+
+        def readMessageBegin(self) -> Any:  # noqa: N802 - Thrift's name
+            name, kind, self.number = super().readMessageBegin()
+            return name, kind, self.number
+
+    return Numbered(transport, string_length_limit=string_bytes, container_length_limit=container_length)
 
 
 class MeteredSocket:
@@ -56,9 +72,9 @@ class MeteredSocket:
         self.sent_bytes = 0
         self.received_bytes = 0
 
-    def begin_request(self) -> None:
-        """Start the clock and the counters of one request."""
-        self._deadline = time.monotonic() + self._timeout_s
+    def begin_request(self, deadline: Optional[float] = None) -> None:
+        """Start the counters of one request, which has `timeout_s`, or until `deadline` on the monotonic clock."""
+        self._deadline = deadline if deadline is not None else time.monotonic() + self._timeout_s
         self.sent_bytes = 0
         self.received_bytes = 0
 

@@ -18,5 +18,5 @@ def framing_overhead_bytes(payload_bytes: int) -> int:
     sent = TMemoryBuffer()
     framed: Any = TFramedTransport(sent, ANSWER_FRAME_BYTES)
     client = rpc.service.Client(compact_protocol(framed, ANSWER_FRAME_BYTES, ANSWER_CONTAINER_LENGTH))
-    client.send_infer(0, bytes(payload_bytes), 0)
+    client.send_infer(0, bytes(payload_bytes), 0, None)
     return len(sent.getvalue()) - payload_bytes

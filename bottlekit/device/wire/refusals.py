@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from ..errors import BottlekitError, BundleError, DataError, PayloadError, RemoteError, WireError
+from ..errors import (
+    BottlekitError,
+    BundleError,
+    DataError,
+    DeadlineError,
+    IdentityError,
+    PayloadError,
+    RemoteError,
+    ServerBusyError,
+    WireError,
+)
 from . import load_rpc
 
 
@@ -14,6 +24,9 @@ def refused_from_error(error: Exception) -> Any:
         (PayloadError, code.PAYLOAD),
         (DataError, code.IMAGE),
         (BundleError, code.BUNDLE),
+        (ServerBusyError, code.BUSY),
+        (DeadlineError, code.DEADLINE),
+        (IdentityError, code.IDENTITY),
         (WireError, code.PROTOCOL),
     ):
         if isinstance(error, kind):
@@ -24,7 +37,14 @@ def refused_from_error(error: Exception) -> Any:
 def error_from_refused(refused: Any, address: str) -> BottlekitError:
     """The error to raise for a Refused from the server at `address`."""
     code = load_rpc().types.Code
-    kinds = {code.BUNDLE: BundleError, code.PAYLOAD: PayloadError, code.IMAGE: DataError}
+    kinds = {
+        code.BUNDLE: BundleError,
+        code.PAYLOAD: PayloadError,
+        code.IMAGE: DataError,
+        code.BUSY: ServerBusyError,
+        code.DEADLINE: DeadlineError,
+        code.IDENTITY: IdentityError,
+    }
     return kinds.get(refused.code, RemoteError)("{} refused: {}".format(address, foreign_words(refused.message)))
 
 

@@ -19,30 +19,35 @@ all_structs = []
 
 
 class Iface(object):
-    def hello(self, protocol, bottlekit):
+    def hello(self, protocol, bottlekit, token, deadline_ms):
         """
-        The first call on a connection.
+        The first call on a connection. `token` proves who calls, where the server asks for one; `deadline_ms` holds
+        for every request of this connection that has none of its own.
 
         Parameters:
          - protocol
          - bottlekit
+         - token
+         - deadline_ms
 
         """
         pass
 
-    def infer(self, bundle, payload, top_k):
+    def infer(self, bundle, payload, top_k, deadline_ms):
         """
-        Decode a payload and run the tail. top_k = 0: all logits.
+        Decode a payload and run the tail. top_k = 0: all logits. deadline_ms: how long after its last byte has come
+        in a request is worth an answer.
 
         Parameters:
          - bundle
          - payload
          - top_k
+         - deadline_ms
 
         """
         pass
 
-    def infer_image(self, bundle, image, top_k):
+    def infer_image(self, bundle, image, top_k, deadline_ms):
         """
         Run the whole network on an image file (JPEG or PNG).
 
@@ -50,6 +55,7 @@ class Iface(object):
          - bundle
          - image
          - top_k
+         - deadline_ms
 
         """
         pass
@@ -72,23 +78,28 @@ class Client(Iface):
             self._oprot = oprot
         self._seqid = 0
 
-    def hello(self, protocol, bottlekit):
+    def hello(self, protocol, bottlekit, token, deadline_ms):
         """
-        The first call on a connection.
+        The first call on a connection. `token` proves who calls, where the server asks for one; `deadline_ms` holds
+        for every request of this connection that has none of its own.
 
         Parameters:
          - protocol
          - bottlekit
+         - token
+         - deadline_ms
 
         """
-        self.send_hello(protocol, bottlekit)
+        self.send_hello(protocol, bottlekit, token, deadline_ms)
         return self.recv_hello()
 
-    def send_hello(self, protocol, bottlekit):
+    def send_hello(self, protocol, bottlekit, token, deadline_ms):
         self._oprot.writeMessageBegin('hello', TMessageType.CALL, self._seqid)
         args = hello_args()
         args.protocol = protocol
         args.bottlekit = bottlekit
+        args.token = token
+        args.deadline_ms = deadline_ms
         args.write(self._oprot)
         self._oprot.writeMessageEnd()
         self._oprot.trans.flush()
@@ -110,25 +121,28 @@ class Client(Iface):
             raise result.refused
         raise TApplicationException(TApplicationException.MISSING_RESULT, "hello failed: unknown result")
 
-    def infer(self, bundle, payload, top_k):
+    def infer(self, bundle, payload, top_k, deadline_ms):
         """
-        Decode a payload and run the tail. top_k = 0: all logits.
+        Decode a payload and run the tail. top_k = 0: all logits. deadline_ms: how long after its last byte has come
+        in a request is worth an answer.
 
         Parameters:
          - bundle
          - payload
          - top_k
+         - deadline_ms
 
         """
-        self.send_infer(bundle, payload, top_k)
+        self.send_infer(bundle, payload, top_k, deadline_ms)
         return self.recv_infer()
 
-    def send_infer(self, bundle, payload, top_k):
+    def send_infer(self, bundle, payload, top_k, deadline_ms):
         self._oprot.writeMessageBegin('infer', TMessageType.CALL, self._seqid)
         args = infer_args()
         args.bundle = bundle
         args.payload = payload
         args.top_k = top_k
+        args.deadline_ms = deadline_ms
         args.write(self._oprot)
         self._oprot.writeMessageEnd()
         self._oprot.trans.flush()
@@ -150,7 +164,7 @@ class Client(Iface):
             raise result.refused
         raise TApplicationException(TApplicationException.MISSING_RESULT, "infer failed: unknown result")
 
-    def infer_image(self, bundle, image, top_k):
+    def infer_image(self, bundle, image, top_k, deadline_ms):
         """
         Run the whole network on an image file (JPEG or PNG).
 
@@ -158,17 +172,19 @@ class Client(Iface):
          - bundle
          - image
          - top_k
+         - deadline_ms
 
         """
-        self.send_infer_image(bundle, image, top_k)
+        self.send_infer_image(bundle, image, top_k, deadline_ms)
         return self.recv_infer_image()
 
-    def send_infer_image(self, bundle, image, top_k):
+    def send_infer_image(self, bundle, image, top_k, deadline_ms):
         self._oprot.writeMessageBegin('infer_image', TMessageType.CALL, self._seqid)
         args = infer_image_args()
         args.bundle = bundle
         args.image = image
         args.top_k = top_k
+        args.deadline_ms = deadline_ms
         args.write(self._oprot)
         self._oprot.writeMessageEnd()
         self._oprot.trans.flush()
@@ -263,7 +279,7 @@ class Processor(Iface, TProcessor):
         iprot.readMessageEnd()
         result = hello_result()
         try:
-            result.success = self._handler.hello(args.protocol, args.bottlekit)
+            result.success = self._handler.hello(args.protocol, args.bottlekit, args.token, args.deadline_ms)
             msg_type = TMessageType.REPLY
         except TTransport.TTransportException:
             raise
@@ -289,7 +305,7 @@ class Processor(Iface, TProcessor):
         iprot.readMessageEnd()
         result = infer_result()
         try:
-            result.success = self._handler.infer(args.bundle, args.payload, args.top_k)
+            result.success = self._handler.infer(args.bundle, args.payload, args.top_k, args.deadline_ms)
             msg_type = TMessageType.REPLY
         except TTransport.TTransportException:
             raise
@@ -315,7 +331,7 @@ class Processor(Iface, TProcessor):
         iprot.readMessageEnd()
         result = infer_image_result()
         try:
-            result.success = self._handler.infer_image(args.bundle, args.image, args.top_k)
+            result.success = self._handler.infer_image(args.bundle, args.image, args.top_k, args.deadline_ms)
             msg_type = TMessageType.REPLY
         except TTransport.TTransportException:
             raise
@@ -369,18 +385,24 @@ class hello_args(object):
     Attributes:
      - protocol
      - bottlekit
+     - token
+     - deadline_ms
 
     """
 
     __slots__ = (
         'protocol',
         'bottlekit',
+        'token',
+        'deadline_ms',
     )
 
 
-    def __init__(self, protocol=None, bottlekit=None,):
+    def __init__(self, protocol=None, bottlekit=None, token=None, deadline_ms=None,):
         self.protocol = protocol
         self.bottlekit = bottlekit
+        self.token = token
+        self.deadline_ms = deadline_ms
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -401,6 +423,16 @@ class hello_args(object):
                     self.bottlekit = iprot.readString().decode('utf-8', errors='replace') if sys.version_info[0] == 2 else iprot.readString()
                 else:
                     iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.STRING:
+                    self.token = iprot.readBinary()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.I32:
+                    self.deadline_ms = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -418,6 +450,14 @@ class hello_args(object):
         if self.bottlekit is not None:
             oprot.writeFieldBegin('bottlekit', TType.STRING, 2)
             oprot.writeString(self.bottlekit.encode('utf-8') if sys.version_info[0] == 2 else self.bottlekit)
+            oprot.writeFieldEnd()
+        if self.token is not None:
+            oprot.writeFieldBegin('token', TType.STRING, 3)
+            oprot.writeBinary(self.token)
+            oprot.writeFieldEnd()
+        if self.deadline_ms is not None:
+            oprot.writeFieldBegin('deadline_ms', TType.I32, 4)
+            oprot.writeI32(self.deadline_ms)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -447,6 +487,8 @@ hello_args.thrift_spec = (
     None,  # 0
     (1, TType.I16, 'protocol', None, None, ),  # 1
     (2, TType.STRING, 'bottlekit', 'UTF8', None, ),  # 2
+    (3, TType.STRING, 'token', 'BINARY', None, ),  # 3
+    (4, TType.I32, 'deadline_ms', None, None, ),  # 4
 )
 
 
@@ -542,6 +584,7 @@ class infer_args(object):
      - bundle
      - payload
      - top_k
+     - deadline_ms
 
     """
 
@@ -549,13 +592,15 @@ class infer_args(object):
         'bundle',
         'payload',
         'top_k',
+        'deadline_ms',
     )
 
 
-    def __init__(self, bundle=None, payload=None, top_k=None,):
+    def __init__(self, bundle=None, payload=None, top_k=None, deadline_ms=None,):
         self.bundle = bundle
         self.payload = payload
         self.top_k = top_k
+        self.deadline_ms = deadline_ms
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -581,6 +626,11 @@ class infer_args(object):
                     self.top_k = iprot.readI16()
                 else:
                     iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.I32:
+                    self.deadline_ms = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -602,6 +652,10 @@ class infer_args(object):
         if self.top_k is not None:
             oprot.writeFieldBegin('top_k', TType.I16, 3)
             oprot.writeI16(self.top_k)
+            oprot.writeFieldEnd()
+        if self.deadline_ms is not None:
+            oprot.writeFieldBegin('deadline_ms', TType.I32, 4)
+            oprot.writeI32(self.deadline_ms)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -632,6 +686,7 @@ infer_args.thrift_spec = (
     (1, TType.I16, 'bundle', None, None, ),  # 1
     (2, TType.STRING, 'payload', 'BINARY', None, ),  # 2
     (3, TType.I16, 'top_k', None, None, ),  # 3
+    (4, TType.I32, 'deadline_ms', None, None, ),  # 4
 )
 
 
@@ -727,6 +782,7 @@ class infer_image_args(object):
      - bundle
      - image
      - top_k
+     - deadline_ms
 
     """
 
@@ -734,13 +790,15 @@ class infer_image_args(object):
         'bundle',
         'image',
         'top_k',
+        'deadline_ms',
     )
 
 
-    def __init__(self, bundle=None, image=None, top_k=None,):
+    def __init__(self, bundle=None, image=None, top_k=None, deadline_ms=None,):
         self.bundle = bundle
         self.image = image
         self.top_k = top_k
+        self.deadline_ms = deadline_ms
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -766,6 +824,11 @@ class infer_image_args(object):
                     self.top_k = iprot.readI16()
                 else:
                     iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.I32:
+                    self.deadline_ms = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -787,6 +850,10 @@ class infer_image_args(object):
         if self.top_k is not None:
             oprot.writeFieldBegin('top_k', TType.I16, 3)
             oprot.writeI16(self.top_k)
+            oprot.writeFieldEnd()
+        if self.deadline_ms is not None:
+            oprot.writeFieldBegin('deadline_ms', TType.I32, 4)
+            oprot.writeI32(self.deadline_ms)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -817,6 +884,7 @@ infer_image_args.thrift_spec = (
     (1, TType.I16, 'bundle', None, None, ),  # 1
     (2, TType.STRING, 'image', 'BINARY', None, ),  # 2
     (3, TType.I16, 'top_k', None, None, ),  # 3
+    (4, TType.I32, 'deadline_ms', None, None, ),  # 4
 )
 
 

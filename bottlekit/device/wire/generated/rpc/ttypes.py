@@ -26,6 +26,9 @@ class Code(object):
     PAYLOAD = 3
     IMAGE = 4
     INTERNAL = 5
+    BUSY = 6
+    DEADLINE = 7
+    IDENTITY = 8
 
     _VALUES_TO_NAMES = {
         1: "PROTOCOL",
@@ -33,6 +36,9 @@ class Code(object):
         3: "PAYLOAD",
         4: "IMAGE",
         5: "INTERNAL",
+        6: "BUSY",
+        7: "DEADLINE",
+        8: "IDENTITY",
     }
 
     _NAMES_TO_VALUES = {
@@ -41,6 +47,9 @@ class Code(object):
         "PAYLOAD": 3,
         "IMAGE": 4,
         "INTERNAL": 5,
+        "BUSY": 6,
+        "DEADLINE": 7,
+        "IDENTITY": 8,
     }
 
 
@@ -485,6 +494,8 @@ class Answer(object):
      - classes
      - decode_us
      - tail_us
+     - queue_us
+     - batch
 
     """
 
@@ -493,14 +504,18 @@ class Answer(object):
         'classes',
         'decode_us',
         'tail_us',
+        'queue_us',
+        'batch',
     )
 
 
-    def __init__(self, logits=None, classes=None, decode_us=None, tail_us=None,):
+    def __init__(self, logits=None, classes=None, decode_us=None, tail_us=None, queue_us=None, batch=None,):
         self.logits = logits
         self.classes = classes
         self.decode_us = decode_us
         self.tail_us = tail_us
+        self.queue_us = queue_us
+        self.batch = batch
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -531,6 +546,16 @@ class Answer(object):
                     self.tail_us = iprot.readI32()
                 else:
                     iprot.skip(ftype)
+            elif fid == 5:
+                if ftype == TType.I32:
+                    self.queue_us = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
+            elif fid == 6:
+                if ftype == TType.I16:
+                    self.batch = iprot.readI16()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -556,6 +581,14 @@ class Answer(object):
         if self.tail_us is not None:
             oprot.writeFieldBegin('tail_us', TType.I32, 4)
             oprot.writeI32(self.tail_us)
+            oprot.writeFieldEnd()
+        if self.queue_us is not None:
+            oprot.writeFieldBegin('queue_us', TType.I32, 5)
+            oprot.writeI32(self.queue_us)
+            oprot.writeFieldEnd()
+        if self.batch is not None:
+            oprot.writeFieldBegin('batch', TType.I16, 6)
+            oprot.writeI16(self.batch)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -588,6 +621,7 @@ class Load(object):
      - connections
      - in_flight
      - answered
+     - queued
 
     """
 
@@ -595,13 +629,15 @@ class Load(object):
         'connections',
         'in_flight',
         'answered',
+        'queued',
     )
 
 
-    def __init__(self, connections=None, in_flight=None, answered=None,):
+    def __init__(self, connections=None, in_flight=None, answered=None, queued=None,):
         self.connections = connections
         self.in_flight = in_flight
         self.answered = answered
+        self.queued = queued
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -627,6 +663,11 @@ class Load(object):
                     self.answered = iprot.readI64()
                 else:
                     iprot.skip(ftype)
+            elif fid == 4:
+                if ftype == TType.I32:
+                    self.queued = iprot.readI32()
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -648,6 +689,10 @@ class Load(object):
         if self.answered is not None:
             oprot.writeFieldBegin('answered', TType.I64, 3)
             oprot.writeI64(self.answered)
+            oprot.writeFieldEnd()
+        if self.queued is not None:
+            oprot.writeFieldBegin('queued', TType.I32, 4)
+            oprot.writeI32(self.queued)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -710,6 +755,8 @@ Answer.thrift_spec = (
     (2, TType.STRING, 'classes', 'BINARY', None, ),  # 2
     (3, TType.I32, 'decode_us', None, None, ),  # 3
     (4, TType.I32, 'tail_us', None, None, ),  # 4
+    (5, TType.I32, 'queue_us', None, None, ),  # 5
+    (6, TType.I16, 'batch', None, None, ),  # 6
 )
 all_structs.append(Load)
 Load.thrift_spec = (
@@ -717,6 +764,7 @@ Load.thrift_spec = (
     (1, TType.I32, 'connections', None, None, ),  # 1
     (2, TType.I32, 'in_flight', None, None, ),  # 2
     (3, TType.I64, 'answered', None, None, ),  # 3
+    (4, TType.I32, 'queued', None, None, ),  # 4
 )
 fix_spec(all_structs)
 del all_structs
