@@ -31,8 +31,8 @@ def fake_bundle(tmp_path):
     """A function that writes a bundle of arbitrary bytes for graphs, but right in everything else.
 
     fake_bundle(folder="net", name=None, index=1, classes=("cat", "dog"), crop=8, feature=(3, 4, 4),
-                codec=None, baseline=True, edit=None) -> the bundle's folder as str
-    `edit` gets the manifest before it is written and changes it in place.
+                codec=None, tables=None, baseline=True, edit=None) -> the bundle's folder as str
+    `tables` are the arrays of codec.npz; `edit` gets the manifest before it is written and changes it in place.
     """
 
     def write(
@@ -43,6 +43,7 @@ def fake_bundle(tmp_path):
         crop=8,
         feature=(3, 4, 4),
         codec=None,
+        tables=None,
         baseline=True,
         edit=None,
     ):
@@ -53,7 +54,10 @@ def fake_bundle(tmp_path):
         for part in parts:
             with open(os.path.join(path, part + ".onnx"), "wb") as file:
                 file.write(b"no real graph: " + part.encode("ascii"))
-        np.savez(os.path.join(path, "golden.npz"), **_golden(codec, feature, crop, len(classes), baseline))
+        coder = codec_from_spec(codec, feature, tables)
+        np.savez(os.path.join(path, "golden.npz"), **_golden(coder, feature, crop, len(classes), baseline))
+        if tables is not None:
+            np.savez(os.path.join(path, "codec.npz"), **tables)
         manifest = _manifest(name or os.path.basename(folder), index, classes, crop, feature, codec)
         for file_name in sorted(os.listdir(path)):
             file_path = os.path.join(path, file_name)
@@ -69,15 +73,14 @@ def fake_bundle(tmp_path):
     return write
 
 
-def _golden(codec_spec, feature_shape, crop, num_classes, baseline):
-    codec = codec_from_spec(codec_spec, feature_shape)
+def _golden(codec, feature_shape, crop, num_classes, baseline):
     random = np.random.RandomState(1)
     feature = random.uniform(-1, 1, (2,) + feature_shape).astype(np.float32)
     logits = random.uniform(-1, 1, (2, num_classes)).astype(np.float32)
     arrays = {
         "image": random.uniform(-1, 1, (2, 3, crop, crop)).astype(np.float32),
         "feature": feature,
-        "codes": np.stack([codec.decode_codes(codec.encode(one)[8:]) for one in feature]),
+        "codes": np.stack([codec.codes(one) for one in feature]),
         "decoded": np.stack([codec.decode(codec.encode(one)) for one in feature]),
         "logits": logits,
         "full_logits": logits,

@@ -5,10 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bottlekit.device.build_job import BuildJob, compile_key, files_of_job, job_document, write_job
 from bottlekit.device.bundle import Bundle
+from bottlekit.device.codecs.calibrate import calibrated_tables
 from bottlekit.device.errors import BottlekitError, BundleError, UnknownNameError, UsageError
 from bottlekit.device.files import sha256_of_file
 from bottlekit.device.trt import PlanOptions
@@ -62,6 +64,22 @@ def test_a_job_holds_what_is_needed_and_nothing_more(tmp_path, cache):
     assert sha256_of_file(folder + "/graph.onnx") == Bundle.load(RB1).onnx_sha256("head")
     with_cache = make_job(tmp_path / "other", timing_cache=cache)
     assert sorted(files_of_job(with_cache)) == files_of(with_cache)
+
+
+def test_a_job_takes_the_codecs_tables_along(tmp_path, fake_bundle):
+    spec = {"name": "learned", "bits": 2, "quality": 20}
+    tables = calibrated_tables(spec, (3, 4, 4), np.ones((3, 3, 4, 4), np.float32))
+    bundle = Bundle.load(fake_bundle(codec=spec, tables=tables))
+    document = job_document(
+        bundle, "head", "cpu", "onnxruntime", PlanOptions(workspace_bytes=0, precision="typed"), "fp32"
+    )
+    folder = str(tmp_path / "job")
+    write_job(folder, document, bundle.path, bundle.onnx_path("head"))
+    assert files_of(folder) == sorted(JOB_FILES + ["codec.npz"]) == sorted(files_of_job(folder))
+    assert BuildJob.load(folder).bundle.codec.name == "learned"
+    os.remove(os.path.join(folder, "codec.npz"))
+    with pytest.raises(BundleError, match="codec.npz is missing"):
+        BuildJob.load(folder)
 
 
 def test_the_input_and_output_of_each_part(tmp_path):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from bottlekit.device.bundle import PARTS, Bundle, fleet_from_path
+from bottlekit.device.codecs import codec_from_spec
+from bottlekit.device.codecs.calibrate import calibrated_tables
 from bottlekit.device.errors import BundleError
 from bottlekit.device.files import read_json, sha256_of_file
 
@@ -278,3 +280,88 @@ def test_a_copy_with_some_parts_is_verified_all_the_same(fake_bundle):
     with pytest.raises(BundleError, match=r"head\.onnx is missing"):
         Bundle.load(path, parts=("head",))
     assert Bundle.load(path, parts=()).parts == ()
+
+
+# What the codec needs beyond its settings
+
+STATIC = {"name": "learned", "bits": 2, "quality": 20, "range": "static", "version": 1}
+
+
+def learned_tables():
+    random = np.random.RandomState(0)
+    return calibrated_tables(STATIC, (3, 4, 4), random.uniform(-1, 1, (9, 3, 4, 4)).astype(np.float32))
+
+
+def test_the_codecs_tables_come_out_of_the_bundle(fake_bundle):
+    tables = learned_tables()
+    bundle = Bundle.load(fake_bundle(codec=STATIC, tables=tables))
+    assert bundle.codec.value_range == tuple(float(end) for end in tables["range"])
+    feature = bundle.golden()["feature"][0]
+    payload = codec_from_spec(STATIC, (3, 4, 4), tables).encode(feature)
+    assert bundle.codec.encode(feature) == payload
+    assert np.array_equal(bundle.codec.decode(payload), bundle.golden()["decoded"][0])
+
+
+def test_changed_tables_are_refused_even_without_hashing(fake_bundle):
+    path = fake_bundle(codec=STATIC, tables=learned_tables())
+    where = os.path.join(path, "codec.npz")
+    with open(where, "r+b") as file:
+        file.seek(60)
+        file.write(b"!")
+    assert "codec.npz was changed after export" in refusal(path)
+    assert "codec.npz was changed after export" in refusal(path, lambda path: Bundle.load(path, verify=False))
+    os.remove(where)
+    assert "codec.npz is missing from the bundle" in refusal(path)
+
+
+def test_a_bundle_whose_codec_lacks_its_tables_is_refused(fake_bundle):
+    for name, table in (("learned", "classes"), ("zdict", "dictionary"), ("jpeg-lean", "jpeg_header")):
+        path = fake_bundle(folder=name, codec={"name": name, "bits": 8, "quality": 20})
+        assert "the codec {} needs".format(name) in refusal(path)
+        assert table in refusal(path)
+    range_only = {"range": learned_tables()["range"]}
+    path = fake_bundle(folder="static", codec=STATIC, tables=range_only)
+    assert "the codec learned needs classes, frequencies in codec.npz" in refusal(path)
+
+    def forget_the_file(manifest):
+        del manifest["files"]["codec.npz"]
+
+    path = fake_bundle(folder="forgotten", codec=STATIC, tables=learned_tables(), edit=forget_the_file)
+    assert "a static range comes from calibration" in refusal(path)
+
+
+def test_tables_of_another_feature_are_refused(fake_bundle):
+    def widen(manifest):
+        manifest["feature"]["shape"] = [1, 5, 4, 4]
+
+    path = fake_bundle(codec=STATIC, tables=learned_tables(), edit=widen)
+    assert "do not fit features (5, 4, 4) with 2 bits" in refusal(path)
+
+
+def test_tables_that_would_fill_the_memory_are_refused_unread(fake_bundle, monkeypatch):
+    path = fake_bundle(codec=STATIC, tables=learned_tables())
+    monkeypatch.setattr("bottlekit.device.bundle._MAX_CODEC_BYTES", 100)
+    assert "its arrays have at most 100" in refusal(path)
+
+
+def test_a_codec_that_nobody_here_knows_is_named_with_who_wrote_it(fake_bundle):
+    def from_the_future(manifest):
+        manifest["bottlekit"] = "7.8.9"
+        manifest["codec"]["name"] = "quantum"
+
+    message = refusal(fake_bundle(folder="name", edit=from_the_future))
+    assert "(written by bottlekit 7.8.9): codec 'quantum' does not exist; there are: jpeg" in message
+
+    def newer(manifest):
+        manifest["bottlekit"] = "7.8.9"
+        manifest["codec"]["version"] = 2
+
+    message = refusal(fake_bundle(folder="version", edit=newer))
+    assert "(written by bottlekit 7.8.9): the codec raw has version 2, and this bottlekit knows up to 1" in message
+
+
+def test_a_copy_for_one_part_has_the_tables_too(fake_bundle):
+    path = fake_bundle(codec=STATIC, tables=learned_tables())
+    for part in ("tail", "full", "baseline"):
+        os.remove(os.path.join(path, part + ".onnx"))
+    assert Bundle.load(path, parts=("head",)).codec.value_range is not None
