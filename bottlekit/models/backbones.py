@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bottlekit.errors import UnknownNameError
+from bottlekit.models.cifar_resnet import CIFAR_RESNET_STAGES, CifarResNet
 from bottlekit.models.torchvision_import import torchvision_models
 
 # Residual blocks in layer1..layer4.
@@ -94,6 +95,7 @@ SPLIT_POINTS: dict[str, dict[str, str]] = {
     **{name: _numbered("b", _staged("features.{stage}.{block}", s)) for name, s in _EFFICIENTNET_STAGES.items()},
     **{name: _numbered("b", _staged("layers.{stage}.{block}", s, 8)) for name, s in _MNASNET_STAGES.items()},
     "alexnet": _numbered("b", _ALEXNET_BLOCKS),
+    **{name: _numbered("rb", _staged("layer{stage}.{block}", s)) for name, s in CIFAR_RESNET_STAGES.items()},
 }
 """Backbone -> {split point: path of the module whose output crosses the cut}, in the order of execution."""
 
@@ -108,6 +110,8 @@ def backbone_from_name(name: str, num_classes: int) -> nn.Module:
     """
     if name not in SPLIT_POINTS:
         raise UnknownNameError("backbone", name, BACKBONES)
+    if name in CIFAR_RESNET_STAGES:
+        return CifarResNet(CIFAR_RESNET_STAGES[name], num_classes)
     return cast(nn.Module, getattr(torchvision_models(), name)(weights=None, num_classes=num_classes))
 
 

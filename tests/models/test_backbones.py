@@ -8,12 +8,13 @@ from torch import nn
 
 from bottlekit.errors import UnknownNameError
 from bottlekit.models.backbones import BACKBONES, SPLIT_POINTS, backbone_from_name, backbone_on_meta
+from bottlekit.models.macs import macs
 from bottlekit.models.torchvision_import import torchvision_models
 
-# The class of a block in torchvision, for each family; VGG and AlexNet have none.
+# The class of a block, for each family; VGG and AlexNet have none.
 _BLOCK_CLASSES = (
     *("BasicBlock", "Bottleneck", "ResBottleneckBlock", "InvertedResidual", "_InvertedResidual"),
-    *("MBConv", "FusedMBConv"),
+    *("MBConv", "FusedMBConv", "CifarBlock"),
 )
 
 
@@ -26,6 +27,7 @@ def test_the_backbones_are_those_promised() -> None:
         *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4"),
         *("efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf"),
         *("mnasnet0_5", "mnasnet1_0", "alexnet"),
+        *("cifar_resnet8", "cifar_resnet14", "cifar_resnet20", "cifar_resnet32"),
     }
 
 
@@ -46,7 +48,7 @@ def test_declared_split_points_are_exactly_the_blocks(name: str) -> None:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_split_points_are_numbered_from_one(name: str) -> None:
-    residual = name.startswith(("res", "wide", "regnet"))
+    residual = name.startswith(("res", "wide", "regnet", "cifar"))
     prefix = "rb" if residual else "b"
     assert list(SPLIT_POINTS[name]) == [f"{prefix}{i + 1}" for i in range(len(SPLIT_POINTS[name]))]
 
@@ -58,6 +60,11 @@ def test_resnet50_has_the_papers_sixteen_residual_blocks() -> None:
         *("layer1.0", "layer2.0", "layer3.0", "layer4.0"),
         "layer4.2",
     )
+
+
+def test_the_hybrid_papers_resnet32_has_its_multiply_accumulates_and_blocks() -> None:
+    assert list(SPLIT_POINTS["cifar_resnet32"]) == [f"rb{number}" for number in range(1, 16)]
+    assert round(macs(backbone_on_meta("cifar_resnet32", 10), (1, 3, 32, 32)) / 1e6, 2) == 69.12
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "regnet_y_400mf", "mnasnet0_5"])
