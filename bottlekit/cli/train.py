@@ -117,8 +117,9 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits (needs no files), folder, cifar10, cifar100 or miniimagenet. "
-            "Default digits; with --from what the checkpoint was trained on.",
+            help="digits (needs no files), fractals (drawn here; fractals:100x600 are 100 classes of 600 images), "
+            "folder, cifar10, cifar100 or miniimagenet. Default digits; with --from what the checkpoint was "
+            "trained on.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -135,7 +136,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="digits, cifar, miniimagenet or a .toml file. Default by data set.", rich_help_panel=_HOW
+            help="digits, cifar, fractals, miniimagenet or a .toml file. Default by data set.", rich_help_panel=_HOW
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.", rich_help_panel=_HOW)] = None,
@@ -195,7 +196,7 @@ def train(
         from bottlekit.training.data import dataset_from_name
         from bottlekit.training.train import train_backbone
 
-        images = dataset_from_name(data or "digits", data_root, input_size, seed)
+        images = dataset_from_name(data or "digits", data_root, input_size, seed, quiet)
         how = _recipe(recipe, images, "backbone", changes)
         with _resume_advice(output):
             checkpoint = train_backbone(
@@ -206,7 +207,7 @@ def train(
 
     network_options = {"--backbone": backbone, "--weights": weights, "--input-size": input_size}
     _refuse(network_options, "is fixed by the checkpoint that --from names; leave it out")
-    images = _images_for(source, split, data, data_root, seed)
+    images = _images_for(source, split, data, data_root, seed, quiet)
     how = _recipe(recipe, images, "bottleneck", changes)
     bottleneck = bottleneck_from_options(split or "", unit, channels, spatial, kernel)
     coder = codec_from_options(codec, unit, bits, quality)
@@ -235,7 +236,9 @@ def _refuse(options: dict[str, Any], reason: str) -> None:
             raise UsageError(f"{option} {reason}")
 
 
-def _images_for(source: Path, split: str | None, data: str | None, root: Path | None, seed: int) -> DataSet:
+def _images_for(
+    source: Path, split: str | None, data: str | None, root: Path | None, seed: int, quiet: bool
+) -> DataSet:
     """The data for a bottleneck: what was asked for, or else what the checkpoint was trained on."""
     from bottlekit.models.checkpoint import load_checkpoint
     from bottlekit.models.splits import split_names, split_spec
@@ -248,8 +251,8 @@ def _images_for(source: Path, split: str | None, data: str | None, root: Path | 
         raise UsageError(f"where shall the bottleneck go? add --split; {checkpoint.model.backbone} has {names}")
     split_spec(checkpoint.model, split)
     if data is None:
-        return data_of_checkpoint(checkpoint, root, seed)
-    return dataset_from_name(data, root, checkpoint.model.input_size, seed)
+        return data_of_checkpoint(checkpoint, root, seed, quiet)
+    return dataset_from_name(data, root, checkpoint.model.input_size, seed, quiet)
 
 
 def _recipe(name: str | None, images: DataSet, phase: Phase, changes: dict[str, Any]) -> Recipe:

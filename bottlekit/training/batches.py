@@ -17,6 +17,7 @@ from bottlekit.training.data import LabelledImages
 from bottlekit.training.sources import FileImages
 
 _MOST_WORKERS = 8
+_LARGE_PIXELS = 160
 
 
 class EpochOrder(Sampler[int]):
@@ -80,8 +81,8 @@ def readable(batches: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _workers(images: LabelledImages) -> int:
-    """Worker processes help where files are decoded; images in memory are faster without."""
-    if not isinstance(images.source, FileImages):
+    """Worker processes help where files are decoded or images are large; small ones in memory go without."""
+    if not isinstance(images.source, FileImages) and images.preprocessing["crop"] < _LARGE_PIXELS:
         return 0
     # In a container there may be fewer processors for us than the machine has.
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -26,6 +26,7 @@ from bottlekit.training.cifar import cifar
 from bottlekit.training.digits import CLASSES as DIGITS
 from bottlekit.training.digits import digits
 from bottlekit.training.folders import image_folder, miniimagenet
+from bottlekit.training.fractals import fractals, fractals_from_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +35,14 @@ if TYPE_CHECKING:
     from bottlekit.training.sources import Source
 
 # name -> input size in pixels when none is asked for
-DEFAULT_INPUT_SIZE = {"digits": 64, "folder": 224, "cifar10": 32, "cifar100": 32, "miniimagenet": 224}
+DEFAULT_INPUT_SIZE = {
+    "digits": 64,
+    "folder": 224,
+    "cifar10": 32,
+    "cifar100": 32,
+    "miniimagenet": 224,
+    "fractals": 224,
+}
 DATA_NAMES = tuple(DEFAULT_INPUT_SIZE)
 
 
@@ -98,7 +106,11 @@ class DataSet:
 
 
 def dataset_from_name(
-    name: str, root: str | Path | None = None, input_size: int | None = None, seed: int = 0
+    name: str,
+    root: str | Path | None = None,
+    input_size: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
 ) -> DataSet:
     """A data set by its name, or by "name:path" where it is read from files.
 
@@ -106,8 +118,10 @@ def dataset_from_name(
     folder:PATH    PATH/train/<class>/*.jpg and PATH/val/<class>/*.jpg
     cifar10:PATH   the unpacked archive, binary or Python version; cifar100 alike
     miniimagenet:PATH   100 folders of 600 images, split 85/15 (BottleNet, section 3.1)
+    fractals:100x600:7  100 classes of 600 images that are drawn here, from seed 7, and kept; 20x200:0 if it is
+                        not said. What follows the colon may be `root` too.
 
-    `seed` chooses the augmentations. It never changes which images are held out.
+    `seed` chooses the augmentations. It never changes which images are held out. `quiet` draws without a bar.
     Raises UnknownNameError, UsageError for a missing or useless path, DataError for files that do not fit.
     """
     kind, _, path = name.partition(":")
@@ -126,6 +140,12 @@ def dataset_from_name(
         train, val = digits(size)
         preprocessing = Preprocessing(resize=size, crop=size)
         return _dataset("digits", train, val, DIGITS, preprocessing, partial(shift_and_turn, size=size), seed)
+    if kind == "fractals":
+        wanted = fractals_from_text("" if root is None else str(root))
+        drawn_train, drawn_val = fractals(wanted, size, quiet)
+        preprocessing = Preprocessing(resize=size, crop=size)
+        augment = partial(crop_of_padded, size=size)
+        return _dataset(f"fractals:{wanted}", drawn_train, drawn_val, wanted.names, preprocessing, augment, seed)
     if root is None:
         raise UsageError(f"the data set {kind} is read from files: add --data-root PATH")
     full_name = f"{kind}:{root}"

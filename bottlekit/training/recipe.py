@@ -25,6 +25,7 @@ RECIPE_OF_DATA = {
     "cifar100": "cifar",
     "miniimagenet": "miniimagenet",
     "folder": "miniimagenet",
+    "fractals": "fractals",
 }
 
 

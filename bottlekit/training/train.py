@@ -173,10 +173,12 @@ def uncompressed(checkpoint: Checkpoint) -> nn.Module:
     return network
 
 
-def data_of_checkpoint(checkpoint: Checkpoint, root: str | Path | None = None, seed: int = 0) -> DataSet:
+def data_of_checkpoint(
+    checkpoint: Checkpoint, root: str | Path | None = None, seed: int = 0, quiet: bool = False
+) -> DataSet:
     """The data set that the checkpoint was trained on, at its input size; `root` if it has moved."""
     name = checkpoint.data if root is None else checkpoint.data.partition(":")[0]
-    return dataset_from_name(name, root=root, input_size=checkpoint.model.input_size, seed=seed)
+    return dataset_from_name(name, root, checkpoint.model.input_size, seed, quiet)
 
 
 def check_data(checkpoint: Checkpoint, data: DataSet) -> None:

@@ -100,7 +100,7 @@ def test_a_sweep_prints_a_table_and_writes_two_files(train: Train, tmp_path: Pat
         (["--data", "folder", "--data-root", "nowhere"], "nowhere does not exist; expected a folder with train/"),
         (["--data", "folder", "--data-root", "shades/train"], "shades/train has no folder 'train'; expected"),
         (["--backbone", "resnet51"], "backbone 'resnet51' does not exist; there are: resnet18"),
-        (["--recipe", "imagenet"], "recipe 'imagenet' does not exist; there are: cifar, digits, miniimagenet"),
+        (["--recipe", "imagenet"], "recipe 'imagenet' does not exist; there are: cifar, digits, fractals, miniimagenet"),
         (["--lr", "0"], "--lr must be a positive number, not 0.0"),
         (["--epochs", "-1"], "--epochs must be a whole number of at least 0, not -1"),
         (["--batch-size", "0"], "--batch-size must be a whole number of at least 1, not 0"),

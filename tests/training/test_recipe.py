@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_lists_those_that_exist() -> None:
-    with pytest.raises(UnknownNameError, match="cifar, digits, miniimagenet"):
+    with pytest.raises(UnknownNameError, match="cifar, digits, fractals, miniimagenet"):
         recipe_from_name("imagenet", "backbone")
 
 
