@@ -159,7 +159,10 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class LinkSpec:
-    """A wireless network: throughputs in Mbit/s, power P = alpha * throughput + beta in mW (Huang et al. 2012)."""
+    """A wireless network: throughputs in Mbit/s, power P = alpha * throughput + beta in mW (Huang et al. 2012).
+
+    `beta_down_mw`: beta while receiving, where it differs.
+    """
 
     name: str
     uplink_mbps: float
@@ -168,13 +171,14 @@ class LinkSpec:
     alpha_down_mw_per_mbps: float
     beta_mw: float
     rtt_ms: float = 0.0
+    beta_down_mw: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("uplink_mbps", "downlink_mbps"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise UsageError(f"--{name.replace('_', '-')} must be a positive number, not {value}")
-        for name in ("alpha_up_mw_per_mbps", "alpha_down_mw_per_mbps", "beta_mw", "rtt_ms"):
+        for name in ("alpha_up_mw_per_mbps", "alpha_down_mw_per_mbps", "beta_mw", "rtt_ms", "beta_down_mw"):
             value = getattr(self, name)
-            if not 0 <= value < float("inf"):
+            if value is not None and not 0 <= value < float("inf"):
                 raise UsageError(f"the link's {name} must be 0 or more, not {value}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet, stdout_console
+from bottlekit.cli.plan_sweep import sweep_links
 from bottlekit.errors import BundleError, ReportError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +19,19 @@ def plan(
     profile: Annotated[Path, typer.Argument(metavar="PROFILE", help="What `bottlekit bench` wrote on the device.")],
     link: Annotated[
         list[str] | None,
-        typer.Option(help="3g, 4g or wifi; may be given again. Without it, all three.", show_default=False),
+        typer.Option(
+            help="3g, 4g, wifi; with --uplink-mbps 5g-mmwave, 5g-low; several if given again. Default: 3g, 4g, wifi.",
+            show_default=False,
+        ),
     ] = None,
     objective: Annotated[str, typer.Option(help="latency or energy: what to have least of.")] = "latency",
+    energy_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Instead of an objective: energy counts this much, latency the rest, as multiples of the least.",
+        ),
+    ] = None,
     server_profile: Annotated[
         Path | None,
         typer.Option(help="What `bottlekit bench` wrote on the server; without it, the server is like the device."),
@@ -47,6 +57,9 @@ def plan(
     no_beta: Annotated[
         bool, typer.Option("--no-beta", help="Leave beta out, as the Butterfly and JointDNN papers do.")
     ] = False,
+    radio_tail: Annotated[
+        bool, typer.Option("--radio-tail", help="Count what the radio spends after it sent, before it sleeps.")
+    ] = False,
     downlink_bytes: Annotated[
         float, typer.Option(metavar="BYTES", help="Count the way back for an answer of this size.")
     ] = 0.0,
@@ -54,8 +67,27 @@ def plan(
         float | None, typer.Option(help="Only what is right at least this often, as a fraction 0..1.")
     ] = None,
     max_bytes: Annotated[float | None, typer.Option(help="Only what sends at most this much.")] = None,
+    max_device_mib: Annotated[
+        float | None, typer.Option(help="Only engines of at most this size on the device, MiB.")
+    ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option("--pareto", help="Only what nothing else beats in bytes, device MACs, accuracy, ms and mJ."),
+    ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW:HIGH:COUNT", help="The best choice for so many uplinks, Mbit/s, and loads of the server."
+        ),
+    ] = None,
+    sweep_load: Annotated[
+        str, typer.Option(metavar="LOW:HIGH:COUNT", help="With --sweep: the loads of the server.")
+    ] = "1:64:7",
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="With --sweep: the picture to write.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The plan to write; replaced if it exists.")
+        Path | None, typer.Option("--out", "-o", help="The plan or sweep to write; replaced if it exists.")
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -68,9 +100,12 @@ def plan(
         bottlekit plan profile.json --link 3g --objective energy
 
         bottlekit plan profile.json --uplink-mbps 40 --alpha 283 --beta 133
+
+        bottlekit plan profile.json --link wifi --sweep 0.5:50:20 --picture best.svg
     """
     from bottlekit.device.files import sha256_of_file, write_json
     from bottlekit.planning import OBJECTIVES, TX2_POWER_MW, plan_from_profile
+    from bottlekit.planning.links import radio_tail_mj
 
     set_quiet(quiet)
     changes = {
@@ -86,8 +121,9 @@ def plan(
     chosen: Objective = "energy" if objective == "energy" else "latency"
     on_device = _profile_from_file(profile)
     on_server = None if server_profile is None else _profile_from_file(server_profile)
-    plans = [
-        plan_from_profile(
+
+    def planned(one: LinkSpec, load: float) -> dict[str, Any]:
+        return plan_from_profile(
             on_device,
             one,
             chosen,
@@ -97,15 +133,24 @@ def plan(
             where=str(profile),
             server_where=str(server_profile),
             device_load=device_load,
-            server_load=server_load,
+            server_load=load,
             device_power_mw=TX2_POWER_MW if device_power_mw is None else device_power_mw,
             include_beta=not no_beta,
             accuracy_floor=accuracy_floor,
             max_bytes=max_bytes,
+            max_device_bytes=None if max_device_mib is None else max_device_mib * 2**20,
             downlink_bytes=downlink_bytes,
+            energy_weight=energy_weight,
+            radio_tail_mj=radio_tail_mj(one) if radio_tail else 0.0,
+            only_pareto=pareto,
         )
-        for one in links
-    ]
+
+    if sweep is not None:
+        sweep_links(planned, links, sweep, sweep_load, picture, out, as_json)
+        return
+    if picture is not None:
+        raise UsageError("--picture draws a sweep; give --sweep LOW:HIGH:COUNT with it")
+    plans = [planned(one, server_load) for one in links]
     # One link gives a plan; several give all of their plans, in the order asked for.
     document = plans[0] if len(plans) == 1 else {"format": "bottlekit-plans", "version": 1, "plans": plans}
     if out is not None:
@@ -117,42 +162,13 @@ def plan(
 
 def _links(names: list[str] | None, changes: dict[str, float]) -> list[LinkSpec]:
     """The links asked for by name, or the one that the numbers describe."""
-    from bottlekit.planning import LINKS, link_from_name
-    from bottlekit.specs import LinkSpec
+    from bottlekit.planning.links import LINKS, link_from_name, link_from_numbers
 
-    if not changes:
-        links = [link_from_name(name) for name in names] if names else list(LINKS.values())
-        return list(dict.fromkeys(links))
     if names is None:
-        missing = [
-            option
-            for field, option in (
-                ("uplink_mbps", "--uplink-mbps"),
-                ("alpha_up_mw_per_mbps", "--alpha"),
-                ("beta_mw", "--beta"),
-            )
-            if field not in changes
-        ]
-        if missing:
-            raise UsageError(
-                f"a link of your own needs {', '.join(missing)} as well; or name the one to change: --link wifi"
-            )
-        # Nothing is known of the way back: as fast and as costly as the way there.
-        return [
-            LinkSpec(
-                name="custom",
-                uplink_mbps=changes["uplink_mbps"],
-                downlink_mbps=changes.get("downlink_mbps", changes["uplink_mbps"]),
-                alpha_up_mw_per_mbps=changes["alpha_up_mw_per_mbps"],
-                alpha_down_mw_per_mbps=changes["alpha_up_mw_per_mbps"],
-                beta_mw=changes["beta_mw"],
-                rtt_ms=changes.get("rtt_ms", 0.0),
-            )
-        ]
-    if len(names) > 1:
+        return [link_from_numbers(changes)] if changes else list(LINKS.values())
+    if changes and len(names) > 1:
         raise UsageError("rates, round trip and power describe one link; give --link once with them")
-    named = link_from_name(names[0])
-    return [dataclasses.replace(named, name=f"{named.name}, changed", **changes)]
+    return list(dict.fromkeys(link_from_name(name, changes) for name in names))
 
 
 def _profile_from_file(path: Path) -> dict[str, Any]:

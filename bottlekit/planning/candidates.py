@@ -23,6 +23,7 @@ class Candidate:
     `split` and `bundle` are None but for collaborative. `offloaded_bytes` is what the radio sends: the payload and,
     where known, its framing; 0 for mobile-only. `device_ms` and `server_ms` hold at no load, None where nothing
     runs there. `device_power_mw` is what the device was measured to draw meanwhile; None: to be assumed.
+    `device_macs`: multiply-accumulates on the device; `device_bytes`: the engine it holds; None: not known.
     """
 
     setup: Setup
@@ -38,14 +39,18 @@ class Candidate:
     device_power_mw: float | None = None
     device_origin: str = "measured"
     server_origin: str = "measured"
+    device_macs: float | None = None
+    device_bytes: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("device_ms", "server_ms", "device_power_mw"):
             value = getattr(self, name)
             if value is not None:
                 positive(value, f"the {name} of {self.label}")
-        for name in ("payload_bytes", "offloaded_bytes"):
-            not_negative(getattr(self, name), f"the {name} of {self.label}")
+        for name in ("payload_bytes", "offloaded_bytes", "device_macs", "device_bytes"):
+            value = getattr(self, name)
+            if value is not None:
+                not_negative(value, f"the {name} of {self.label}")
 
     @property
     def label(self) -> str:
@@ -126,6 +131,8 @@ def _collaborative(device: ProfiledBundle, server: ProfiledBundle) -> Candidate:
         server_ms=decode.ms + tail.ms,
         device_origin=joined_origin([head.origin, encode.origin]),
         server_origin=joined_origin([decode.origin, tail.origin]),
+        device_macs=None if device.macs is None else device.macs.get("head"),
+        device_bytes=head.engine_bytes,
     )
 
 
@@ -143,7 +150,17 @@ def _mobile_only(bundle: ProfiledBundle, network: Network) -> Candidate:
         device_ms=bundle.phases[network].ms,
         server_ms=None,
         device_origin=bundle.phases[network].origin,
+        device_macs=_macs_of(bundle, network),
+        device_bytes=bundle.phases[network].engine_bytes,
     )
+
+
+def _macs_of(bundle: ProfiledBundle, network: Network) -> float | None:
+    """Of the uncompressed network; of the bottlenecked one, those of its halves."""
+    macs = bundle.macs or {}
+    if network == "baseline":
+        return macs.get("baseline")
+    return macs["head"] + macs["tail"] if "head" in macs and "tail" in macs else None
 
 
 def _cloud_only(device: ProfiledBundle, server: ProfiledBundle) -> Candidate:
@@ -160,4 +177,6 @@ def _cloud_only(device: ProfiledBundle, server: ProfiledBundle) -> Candidate:
         device_ms=None,
         server_ms=server.phases["baseline"].ms,
         server_origin=server.phases["baseline"].origin,
+        device_macs=0.0,
+        device_bytes=0.0,
     )

@@ -48,7 +48,8 @@ def uplink_power_mw(link: LinkSpec, include_beta: bool = True) -> float:
 
 def downlink_power_mw(link: LinkSpec, include_beta: bool = True) -> float:
     """The radio's power in mW while it receives at the link's downlink rate (JointDNN)."""
-    return link.alpha_down_mw_per_mbps * link.downlink_mbps + (link.beta_mw if include_beta else 0.0)
+    beta_mw = link.beta_mw if link.beta_down_mw is None else link.beta_down_mw
+    return link.alpha_down_mw_per_mbps * link.downlink_mbps + (beta_mw if include_beta else 0.0)
 
 
 def energy_mj(power_mw: float, time_ms: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bottlekit.planning.candidates import candidates_from_profile
 from bottlekit.planning.energy import TX2_POWER_MW, uplink_power_mw
+from bottlekit.planning.pareto import known_criteria, pareto_front
 from bottlekit.planning.selection import rank
 from bottlekit.specs import LinkSpec, Objective, to_dict
 
@@ -30,9 +31,13 @@ def plan_from_profile(
     include_beta: bool = True,
     accuracy_floor: float | None = None,
     max_bytes: float | None = None,
+    max_device_bytes: float | None = None,
     downlink_bytes: float = 0.0,
+    energy_weight: float | None = None,
+    radio_tail_mj: float = 0.0,
+    only_pareto: bool = False,
 ) -> dict[str, Any]:
-    """The plan for one link, as plan.json holds it: `ranking` is best first.
+    """The plan for one link, as plan.json holds it: `ranking` is best first, `only_pareto` of it the Pareto front.
 
     The parameters are those of `rank`; `where` and `server_where` name the profiles in errors. Raises ReportError
     for a profile that cannot be used, PlanError if nothing satisfies the bounds, UsageError for impossible numbers.
@@ -48,8 +53,15 @@ def plan_from_profile(
         include_beta=include_beta,
         accuracy_floor=accuracy_floor,
         max_bytes=max_bytes,
+        max_device_bytes=max_device_bytes,
         downlink_bytes=downlink_bytes,
+        energy_weight=energy_weight,
+        radio_tail_mj=radio_tail_mj,
     )
+    front = pareto_front(choices)
+    criteria = known_criteria(choices)
+    if only_pareto:
+        choices = front
     chosen = {choice.candidate.label for choice in choices}
     framed = all(
         candidate.offloaded_bytes > candidate.payload_bytes for candidate in candidates if candidate.payload_bytes
@@ -60,7 +72,7 @@ def plan_from_profile(
         "profile_sha256": profile_sha256,
         "server_profile_sha256": server_profile_sha256,
         "link": to_dict(link),
-        "objective": objective,
+        "objective": objective if energy_weight is None else "weighted",
         "emulated": any("emulated" in one.device_origin + one.server_origin for one in candidates),
         "assumptions": {
             "time_statistic": "p50_ms",
@@ -79,7 +91,11 @@ def plan_from_profile(
             "downlink_bytes": downlink_bytes,
             "accuracy_floor": accuracy_floor,
             "max_bytes": max_bytes,
+            "max_device_bytes": max_device_bytes,
+            "energy_weight": energy_weight,
+            "radio_tail_mj": radio_tail_mj,
         },
-        "ranking": [choice.to_dict() for choice in choices],
+        "ranking": [{**choice.to_dict(), "pareto": choice in front} for choice in choices],
+        "pareto_criteria": list(criteria),
         "excluded": sorted(candidate.label for candidate in candidates if candidate.label not in chosen),
     }

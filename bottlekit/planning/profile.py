@@ -19,14 +19,19 @@ PROFILE_VERSION = 1
 ORIGINS = ("measured", "modelled", "emulated")
 COLLABORATIVE_PHASES = ("head", "encode", "decode", "tail")
 WHOLE_PHASES = ("baseline", "full")
+MACS_OF = ("head", "tail", "baseline")
 
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
-    """A time of one phase: the median of its samples in ms, and where the samples come from."""
+    """A time of one phase: the median of its samples in ms, and where the samples come from.
+
+    `engine_bytes`: the size of the engine that ran; None for the codec's phases, or if the profile does not say.
+    """
 
     ms: float
     origin: Origin
+    engine_bytes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,8 @@ class ProfiledBundle:
     """One bundle of a profile. Accuracies are fractions 0..1, bytes are means over held-out images.
 
     `phases` has head, encode, decode and tail; full and baseline where they were measured. `framing_bytes` is what
-    the wire adds to a payload, None if the profile does not say.
+    the wire adds to a payload, `macs` the multiply-accumulates of head, tail and baseline; None if the profile does
+    not say.
     """
 
     name: str
@@ -48,6 +54,7 @@ class ProfiledBundle:
     input_jpeg_bytes: float | None
     input_jpeg_accuracy: float | None
     phases: Mapping[str, Timed]
+    macs: Mapping[str, float] | None = None
 
 
 def bundles_from_profile(profile: Mapping[str, Any], where: str = "the profile") -> tuple[ProfiledBundle, ...]:
@@ -126,6 +133,7 @@ def _bundle_from_entry(entry: _Reader) -> ProfiledBundle:
     accuracy = entry.object_or_none("accuracy")
     jpeg = entry.object_or_none("input_jpeg_bytes")
     framed = entry.object_or_none("framed_bytes")
+    macs = entry.object_or_none("macs")
     phases = entry.object("phases")
     timed = {phase: _timed(phases.object(phase)) for phase in COLLABORATIVE_PHASES}
     timed.update(
@@ -143,6 +151,7 @@ def _bundle_from_entry(entry: _Reader) -> ProfiledBundle:
         input_jpeg_bytes=None if jpeg is None else jpeg.number("mean", 1.0),
         input_jpeg_accuracy=None if jpeg is None else jpeg.fraction_or_none("accuracy"),
         phases=timed,
+        macs=None if macs is None else {part: macs.number(part, 0.0) for part in MACS_OF if part in macs.value},
     )
 
 
@@ -151,7 +160,11 @@ def _timed(phase: _Reader) -> Timed:
     if origin not in ORIGINS:
         raise ReportError(f"{phase.where}: origin is {origin!r}, it must be one of {', '.join(ORIGINS)}")
     # A nanosecond: nothing that was measured takes no time.
-    return Timed(ms=phase.object("summary").number("p50_ms", 1e-6), origin=cast(Origin, origin))
+    return Timed(
+        ms=phase.object("summary").number("p50_ms", 1e-6),
+        origin=cast(Origin, origin),
+        engine_bytes=None if phase.value.get("engine_bytes") is None else phase.number("engine_bytes", 0.0),
+    )
 
 
 def _shown(value: Any) -> str:

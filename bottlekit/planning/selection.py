@@ -19,11 +19,10 @@ network on the server) take part under the same formula; as in the papers, cloud
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bottlekit.errors import PlanError, UnknownNameError, UsageError
+from bottlekit.errors import UnknownNameError, UsageError
 from bottlekit.planning.candidates import SETUPS, Candidate, joined_origin
 from bottlekit.planning.energy import (
     TX2_POWER_MW,
@@ -34,6 +33,7 @@ from bottlekit.planning.energy import (
     transfer_ms,
     uplink_power_mw,
 )
+from bottlekit.planning.limits import allowed_candidates
 from bottlekit.specs import LinkSpec, Objective
 
 OBJECTIVES: tuple[Objective, ...] = ("latency", "energy")
@@ -69,6 +69,8 @@ class Choice:
             "accuracy": candidate.accuracy,
             "payload_bytes": candidate.payload_bytes,
             "offloaded_bytes": candidate.offloaded_bytes,
+            "device_macs": candidate.device_macs,
+            "device_bytes": candidate.device_bytes,
             "terms_ms": dict(self.terms_ms),
             "latency_ms": self.latency_ms,
             "terms_mj": dict(self.terms_mj),
@@ -88,14 +90,19 @@ def rank(
     include_beta: bool = True,
     accuracy_floor: float | None = None,
     max_bytes: float | None = None,
+    max_device_bytes: float | None = None,
     downlink_bytes: float = 0.0,
+    energy_weight: float | None = None,
+    radio_tail_mj: float = 0.0,
 ) -> tuple[Choice, ...]:
     """The candidates that satisfy the bounds, best first: argmin is element 0, whatever the order they came in.
 
     `device_load`, `server_load`: by what factor the load stretches the profiled times (K_mobile, K_cloud).
     `device_power_mw`: PM of candidates that bring none. `accuracy_floor`: a fraction 0..1. `max_bytes`: bound on
     the offloaded bytes. `downlink_bytes`: size of the answer; 0, as in the papers, leaves its time and energy out.
-    A link's round-trip time counts once for whatever uses the network.
+    A link's round-trip time counts once for whatever uses the network. `max_device_bytes`: bound on the engine that
+    the device holds. `energy_weight`: 0..1 instead of an objective; energy counts that much and latency the rest,
+    each as a multiple of the least there is. `radio_tail_mj`: what the radio spends after it sent, once.
 
     Equal costs: the other objective decides, then collaborative before mobile-only before cloud-only, then the
     earlier split. Raises PlanError if nothing satisfies the bounds, UsageError for a number that makes no sense.
@@ -106,15 +113,26 @@ def rank(
     positive(server_load, "--server-load")
     positive(device_power_mw, "--device-power-mw")
     not_negative(downlink_bytes, "--downlink-bytes")
-    allowed = _allowed(tuple(candidates), accuracy_floor, max_bytes)
+    not_negative(radio_tail_mj, "the energy of the radio's tail")
+    if energy_weight is not None and not 0.0 <= energy_weight <= 1.0:
+        raise UsageError(f"--energy-weight must be a fraction 0..1, not {energy_weight}")
+    allowed = allowed_candidates(tuple(candidates), accuracy_floor, max_bytes, max_device_bytes)
     choices = [
-        _choice(candidate, link, device_load, server_load, device_power_mw, include_beta, downlink_bytes)
+        _choice(
+            candidate, link, device_load, server_load, device_power_mw, include_beta, downlink_bytes, radio_tail_mj
+        )
         for candidate in allowed
     ]
+    least_ms = min(choice.latency_ms for choice in choices)
+    least_mj = min(choice.energy_mj for choice in choices)
 
     def cost(choice: Choice) -> tuple[float, float, int, int, str]:
         costs = (choice.latency_ms, choice.energy_mj)
         first, second = costs if objective == "latency" else costs[::-1]
+        if energy_weight is not None:
+            multiples = (choice.latency_ms / least_ms, choice.energy_mj / least_mj if least_mj else 1.0)
+            first = multiples[0] * (1.0 - energy_weight) + multiples[1] * energy_weight
+            second = choice.latency_ms
         candidate = choice.candidate
         return (first, second, SETUPS.index(candidate.setup), candidate.split_index, candidate.label)
 
@@ -129,6 +147,7 @@ def _choice(
     device_power_mw: float,
     include_beta: bool,
     downlink_bytes: float,
+    radio_tail_mj: float,
 ) -> Choice:
     terms_ms: dict[str, float] = {}
     terms_mj: dict[str, float] = {}
@@ -146,6 +165,9 @@ def _choice(
         terms_ms["uplink"] = transfer_ms(candidate.offloaded_bytes, link.uplink_mbps)
         terms_mj["uplink"] = energy_mj(uplink_power_mw(link, include_beta), terms_ms["uplink"])
         origins["uplink_ms"] = origins["uplink_mj"] = "modelled"
+        if radio_tail_mj:
+            terms_mj["radio_tail"] = radio_tail_mj
+            origins["radio_tail_mj"] = "modelled"
         if link.rtt_ms:
             terms_ms["rtt"] = link.rtt_ms
             origins["rtt_ms"] = "modelled"
@@ -163,37 +185,3 @@ def _choice(
 
 def _scaled(origin: str, load: float) -> str:
     return origin if load == 1.0 else joined_origin([origin, "modelled"])
-
-
-def _allowed(
-    candidates: Sequence[Candidate], accuracy_floor: float | None, max_bytes: float | None
-) -> Sequence[Candidate]:
-    if not candidates:
-        raise PlanError("there is no candidate to choose from; bench a bundle first")
-    if accuracy_floor is not None:
-        if not (isfinite(accuracy_floor) and 0.0 <= accuracy_floor <= 1.0):
-            raise UsageError(f"--accuracy-floor must be a fraction 0..1, not {accuracy_floor}")
-        known = [candidate for candidate in candidates if candidate.accuracy is not None]
-        if not known:
-            raise PlanError(
-                f"--accuracy-floor {accuracy_floor:g} cannot be checked: no candidate's accuracy is known; "
-                "export again with held-out data"
-            )
-        best = max(known, key=lambda candidate: (candidate.accuracy or 0.0, candidate.label))
-        candidates = [candidate for candidate in known if (candidate.accuracy or 0.0) >= accuracy_floor]
-        if not candidates:
-            raise PlanError(
-                f"no candidate reaches --accuracy-floor {accuracy_floor:g}: the best is {best.label} with "
-                f"{best.accuracy:.4f}, {accuracy_floor - (best.accuracy or 0.0):.4f} short"
-            )
-    if max_bytes is not None:
-        not_negative(max_bytes, "--max-bytes")
-        least = min(candidates, key=lambda candidate: (candidate.offloaded_bytes, candidate.label))
-        floor = "" if accuracy_floor is None else f" at --accuracy-floor {accuracy_floor:g}"
-        candidates = [candidate for candidate in candidates if candidate.offloaded_bytes <= max_bytes]
-        if not candidates:
-            raise PlanError(
-                f"no candidate offloads at most --max-bytes {max_bytes:g}{floor}: the least is {least.label} with "
-                f"{least.offloaded_bytes:.0f} bytes, {least.offloaded_bytes - max_bytes:.0f} too many"
-            )
-    return candidates

@@ -251,6 +251,14 @@ def test_plan_changes_one_link_or_takes_one_of_your_own(bottlekit: Any) -> None:
         (["--link", "3g", "--uplink-mbps", "0"], 2, "--uplink-mbps must be a positive number"),
         (["--link", "3g", "--uplink-mbps", "nan"], 2, "--uplink-mbps must be a positive number"),
         (["--link", "3g", "--rtt-ms", "-1"], 2, "rtt_ms must be 0 or more"),
+        (["--link", "5g-mmwave"], 2, "needs --uplink-mbps as well"),
+        (["--link", "5g-mmwave", "--uplink-mbps", "9", "--radio-tail"], 2, "tail of the radio"),
+        (["--sweep", "1:2:3"], 2, "--sweep changes the rate of one link"),
+        (["--link", "3g", "--sweep", "2:1:3"], 2, "--sweep must be LOW:HIGH:COUNT"),
+        (["--link", "3g", "--sweep", "1:2:3", "--sweep-load", "x"], 2, "--sweep-load must be LOW:HIGH:COUNT"),
+        (["--link", "3g", "--picture", "p.svg"], 2, "--picture draws a sweep"),
+        (["--energy-weight", "2"], 2, "--energy-weight must be a fraction 0..1"),
+        (["--max-device-mib", "3"], 1, "--max-device-mib cannot be checked"),
         (["--device-load", "0"], 2, "--device-load must be a positive number"),
         (["--server-load", "inf"], 2, "--server-load must be a positive number"),
         (["--device-power-mw", "-5"], 2, "--device-power-mw must be a positive number"),
@@ -266,6 +274,35 @@ def test_plan_refuses_options_by_name(
     out = tmp_path / "plan.json"
     assert message in refused(bottlekit("plan", PROFILE, "-o", out, *words), code)
     assert not out.exists()
+
+
+def test_plan_sweeps_bandwidth_and_load(bottlekit: Any, tmp_path: Path) -> None:
+    out, picture = tmp_path / "sweep.json", tmp_path / "best.svg"
+    words = ("--link", "wifi", "--objective", "energy", "--sweep", "0.5:60:4", "--sweep-load", "1:8:2")
+    ran = bottlekit("plan", PROFILE, *words, "-o", out, "--picture", picture)
+    assert (ran.code, "server load 8: " in ran.out) == (0, True)
+    sweep = json.loads(out.read_text(encoding="utf-8"))
+    assert [len(row) for row in sweep["cells"]] == [4, 4]
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert sweep["profile_sha256"] == sha256_of_file(str(PROFILE))
+
+
+def test_plan_shows_only_the_pareto_front(bottlekit: Any) -> None:
+    words = ("plan", PROFILE, "--link", "wifi", "--json", "-q")
+    everything, front = bottlekit(*words).json, bottlekit(*words, "--pareto").json
+    assert [line for line in everything["ranking"] if line["pareto"]] == front["ranking"]
+    assert len(front["ranking"]) < len(everything["ranking"])
+    assert set(front["excluded"]) > set(everything["excluded"])
+
+
+def test_plan_weighs_latency_against_energy_and_counts_the_tail(bottlekit: Any) -> None:
+    words = ("plan", PROFILE, "--link", "3g", "--json", "-q")
+    plan = bottlekit(*words, "--energy-weight", "0.5", "--radio-tail").json
+    assert (plan["objective"], plan["assumptions"]["energy_weight"]) == ("weighted", 0.5)
+    assert plan["assumptions"]["radio_tail_mj"] == pytest.approx(6512.4)
+    tails = {line["setup"]: line["terms_mj"].get("radio_tail") for line in plan["ranking"]}
+    assert tails["mobile-only"] is None
+    assert tails["collaborative"] == pytest.approx(6512.4)
 
 
 @pytest.mark.parametrize(
