@@ -20,7 +20,7 @@ def plan(
     link: Annotated[
         list[str] | None,
         typer.Option(
-            help="3g, 4g, wifi; with --uplink-mbps 5g-mmwave, 5g-low. May be given again. Default: the first three.",
+            help="3g, 4g, wifi; with --uplink-mbps 5g-mmwave, 5g-low. May be given again. Default: first three.",
             show_default=False,
         ),
     ] = None,
