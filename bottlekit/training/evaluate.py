@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from bottlekit.device.codecs import Codec, codec_from_spec
+from bottlekit.device.codecs.calibrate import calibrated_tables
+from bottlekit.device.images import input_from_image
 from bottlekit.errors import BottlekitError
 from bottlekit.models.network import SplitNetwork
+from bottlekit.specs import to_dict
 from bottlekit.training.batches import evaluation_batches, readable
 from bottlekit.training.data import LabelledImages
 
 EVALUATION_BATCH = 64
+CALIBRATION_IMAGES = 512
 
 
 def accuracy(
@@ -40,16 +46,50 @@ def accuracy(
     return correct / len(images)
 
 
-def payload_sizes(network: SplitNetwork, images: LabelledImages, batch_size: int = EVALUATION_BATCH) -> list[int]:
-    """Bytes of the payload of every image, as the device would send them; the frame around them not counted."""
-    codec: Any = network.codec_layer.codec
-    sizes = []
+def payload_sizes(
+    network: SplitNetwork,
+    images: LabelledImages,
+    training: LabelledImages | None = None,
+    batch_size: int = EVALUATION_BATCH,
+) -> list[int]:
+    """Bytes of the payload of every image, as the device would send them; the frame around them not counted.
+
+    A codec that learns does so from `training` images, without augmentation, as it will be exported; if they are
+    None, it has learned nothing.
+    """
+    codec = network.codec_layer.codec
+    if codec.learns and training is not None:
+        codec = _calibrated(network, training, batch_size)
+    return [len(codec.encode(feature)) for feature in _features(network, images, batch_size)]
+
+
+def _calibrated(network: SplitNetwork, training: LabelledImages, batch_size: int) -> Codec:
+    """The network's codec with what it learns from at most CALIBRATION_IMAGES training images."""
+    count = min(CALIBRATION_IMAGES, len(training))
+    places = [place * len(training) // count for place in range(count)]
+    inputs = [input_from_image(training.source.image(place), training.preprocessing) for place in places]
+    with evaluation_mode(network):
+        device = next(network.parameters()).device
+        parts = [
+            network.head(torch.from_numpy(np.stack(inputs[start : start + batch_size])).to(device)).float().cpu()
+            for start in range(0, count, batch_size)
+        ]
+    features = torch.cat(parts).numpy()
+    known = network.codec_layer.codec.value_range
+    settled = None if known is None else {"range": np.array(known, dtype=np.float32)}
+    spec = to_dict(network.codec)
+    return codec_from_spec(
+        spec, network.feature_shape, calibrated_tables(spec, features.shape[1:], features, settled)
+    )
+
+
+def _features(network: SplitNetwork, images: LabelledImages, batch_size: int) -> Iterator[NDArray[np.float32]]:
+    """The feature (c, h, w) of every image, in evaluation mode."""
     with evaluation_mode(network):
         device = next(network.parameters()).device
         for inputs, _ in readable(evaluation_batches(images, batch_size)):
             features = network.head(inputs.to(device, memory_format=torch.channels_last))
-            sizes += [len(codec.encode(feature)) for feature in features.float().cpu().contiguous().numpy()]
-    return sizes
+            yield from features.float().cpu().contiguous().numpy()
 
 
 @contextlib.contextmanager

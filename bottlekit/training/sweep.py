@@ -122,7 +122,7 @@ def _with_weights(weights: dict[str, Any], like: SplitNetwork, codec: CodecSpec)
 def _measured(network: SplitNetwork, data: DataSet) -> dict[str, float]:
     return {
         "accuracy": accuracy(network, data.val, with_codec=True),
-        "payload_bytes_mean": mean(payload_sizes(network, data.val)),
+        "payload_bytes_mean": mean(payload_sizes(network, data.val, data.train)),
     }
 
 

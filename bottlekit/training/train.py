@@ -140,7 +140,7 @@ def train_bottleneck(
         "baseline": accuracy(baseline.to(device_of(network)), data.val),
         "split": accuracy(network, data.val, with_codec=True),
         "split_without_codec": accuracy(network, data.val, with_codec=False),
-        "payload_bytes_mean": mean(payload_sizes(network, data.val)),
+        "payload_bytes_mean": mean(payload_sizes(network, data.val, data.train)),
     }
     trained = Checkpoint.from_network(
         network,

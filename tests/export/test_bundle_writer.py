@@ -15,11 +15,13 @@ from onnx import numpy_helper
 from torch import nn
 
 from bottlekit.device.bundle import Bundle
+from bottlekit.device.codecs import CODEC_NAMES
 from bottlekit.device.files import sha256_of_file
 from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.errors import BundleError, DataError, EquivalenceError, UsageError
 from bottlekit.export import bundle_writer
 from bottlekit.export.bundle_writer import bundle_from_checkpoint
+from bottlekit.export.codec_fit import CodecRequest
 from bottlekit.export.held_out import held_out_from_checkpoint
 from bottlekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bottlekit.models.network import SplitNetwork
@@ -84,6 +86,39 @@ def test_a_bundle_holds_what_it_says(small_bundle: Bundle, small_checkpoint: Pat
     ]  # fmt: skip
     assert [entry.get("opset") for _, entry in sorted(manifest["files"].items())] == [13, 13, None, 13, 13]
     assert list(Path(small_bundle.path).parent.iterdir()) == [Path(small_bundle.path)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CODEC_NAMES)
+def test_every_codec_is_proved_and_shipped_with_what_it_learned(
+    name: str, save: Callable[..., Path], tmp_path: Path
+) -> None:
+    request = CodecRequest(name, bits=5 if name == "learned" else None, range="static")
+    bundle = bundle_from_checkpoint(save(), tmp_path / "bundle", images=20, codec=request)
+    assert bundle.manifest["codec"]["name"] == name
+    assert bundle.manifest["codec"]["version"] == 1
+    assert bundle.codec.value_range is not None
+    assert "codec.npz" in bundle.manifest["files"]
+    assert bundle.manifest["payload_bytes"]["max"] <= bundle.codec.max_payload_bytes
+    golden = bundle.golden()
+    with local_split_from_bundle(bundle, threads=1) as split:
+        for place in range(3):
+            outcome = split.infer(golden["image"][place : place + 1])
+            assert np.array_equal(outcome.logits, golden["logits"][place])
+            assert outcome.payload_bytes == len(bundle.codec.encode(golden["feature"][place]))
+
+
+def test_without_data_a_codec_learns_from_random_inputs_and_that_is_told(
+    save: Callable[..., Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    checkpoint = save(data="folder:/gone")
+    bundle = bundle_from_checkpoint(checkpoint, tmp_path / "bundle", codec=CodecRequest("learned"), say=said.append)
+    assert any("calibrated on random inputs" in line for line in said)
+    assert bundle.codec.name == "learned"
+    with pytest.raises(UsageError, match="auto chooses by the accuracy on held-out images, and there are none"):
+        bundle_from_checkpoint(checkpoint, tmp_path / "other", codec=CodecRequest("auto"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_macs_are_those_of_the_parts(small_bundle: Bundle) -> None:

@@ -62,6 +62,16 @@ def test_payloads_are_those_of_the_device_codec(few: DataSet, split: SplitNetwor
     assert sizes == [len(codec.encode(feature)) for feature in features]
 
 
+def test_payloads_of_a_codec_that_learns_are_those_after_learning(few: DataSet) -> None:
+    torch.manual_seed(0)
+    network = SplitNetwork(ModelSpec("mobilenet_v3_small", 10, 32), SPEC, CodecSpec("learned", 4))
+    unlearned = payload_sizes(network, few.val)
+    learned = payload_sizes(network, few.val, few.train)
+    assert len(learned) == len(unlearned) == len(few.val)
+    assert sum(learned) < sum(unlearned)
+    assert payload_sizes(network, few.val, few.train, batch_size=3) == learned
+
+
 def test_with_codec_is_passed_on(few: DataSet, split: SplitNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(split.codec_layer, "forward", lambda feature: calls.append(len(feature)) or feature)
