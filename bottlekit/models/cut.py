@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -26,12 +26,33 @@ def head_and_tail(network: nn.Module, module_path: str) -> tuple[nn.Module, nn.M
     Raises UnknownNameError for a path that is no module, and UsageError, naming the tensors, where anything
     but that one output crosses the cut.
     """
-    _check_path(network, module_path)
+    head, tail = segments(network, [module_path])
+    return head, tail
+
+
+def segments(network: nn.Module, module_paths: Sequence[str]) -> list[nn.Module]:
+    """The network in pieces, cut at the outputs of several modules, in the order of execution.
+
+        image -> segment -> feature -> segment -> ... -> segment -> logits          one more than there are cuts
+
+    As `head_and_tail`, which is the case of one path: chained they equal the network to the bit and share its
+    modules. Raises UnknownNameError and UsageError as it does, and UsageError where the paths are not in order.
+    """
+    for path in module_paths:
+        _check_path(network, path)
     graph, outputs = _traced(network)
-    cut = _single_output(outputs.get(module_path, []), module_path)
-    head_nodes = _ancestors(cut)
-    _check_crossing(graph, head_nodes, cut, module_path)
-    return _head(network, graph, head_nodes, cut), _tail(network, graph, head_nodes, cut)
+    pieces: list[nn.Module] = []
+    before: set[fx.Node] = set()
+    start: fx.Node | None = None
+    for path in module_paths:
+        cut = _single_output(outputs.get(path, []), path)
+        head_nodes = _ancestors(cut)
+        _check_crossing(graph, head_nodes, cut, path)
+        if start is not None and (start not in head_nodes or start is cut):
+            raise UsageError(f"the cut at '{path}' must come behind the one before it in {', '.join(module_paths)}")
+        pieces.append(_piece(network, graph, before, start, cut))
+        before, start = head_nodes, cut
+    return [*pieces, _piece(network, graph, before, start, None)]
 
 
 def cut_points(network: nn.Module) -> list[str]:
@@ -61,8 +82,10 @@ class _RecordingTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # Modules without children stay whole, so that what depends on train/eval mode (torchvision's
-        # StochasticDepth, say) is decided when the halves run and not once, here.
-        return super().is_leaf_module(m, module_qualified_name) or not any(m.children())
+        # StochasticDepth, say) is decided when the halves run and not once, here; and modules that ask for it,
+        # because their forward cannot be traced.
+        whole = not any(m.children()) or getattr(m, "traced_whole", False)
+        return super().is_leaf_module(m, module_qualified_name) or whole
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -153,28 +176,26 @@ def _output_of(graph: fx.Graph) -> fx.Node:
     return outputs[0]
 
 
-def _head(network: nn.Module, graph: fx.Graph, head_nodes: set[fx.Node], cut: fx.Node) -> nn.Module:
-    head = fx.Graph()
+def _piece(
+    network: nn.Module, graph: fx.Graph, before: set[fx.Node], start: fx.Node | None, end: fx.Node | None
+) -> nn.Module:
+    """What lies between two cuts; `before` is what the first one is computed from. None: from the image, to the
+    logits."""
+    until = _ancestors(_output_of(graph) if end is None else end)
+    piece = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
+    if start is not None:
+        feature = piece.placeholder("feature")
+        if any(_writes_into(user, start, network) for user in start.users if user in until):
+            # The network may overwrite its own tensors, but the feature belongs to whoever calls this piece.
+            feature = piece.call_method("clone", (feature,))
+        copies[start] = feature
     for node in graph.nodes:
-        if node in head_nodes:
-            copies[node] = head.node_copy(node, lambda n: copies[n])
-    head.output(copies[cut])
-    return _module_from_graph(network, head, "Head")
-
-
-def _tail(network: nn.Module, graph: fx.Graph, head_nodes: set[fx.Node], cut: fx.Node) -> nn.Module:
-    needed = _ancestors(_output_of(graph))
-    tail = fx.Graph()
-    feature = tail.placeholder("feature")
-    if any(_writes_into(user, cut, network) for user in cut.users if user in needed):
-        # The network may overwrite its own tensors, but the feature belongs to whoever calls the tail.
-        feature = tail.call_method("clone", (feature,))
-    copies = {cut: feature}
-    for node in graph.nodes:
-        if node in needed and (node not in head_nodes or node.op == "get_attr"):
-            copies[node] = tail.node_copy(node, lambda n: copies[n])
-    return _module_from_graph(network, tail, "Tail")
+        if node in until and (node not in before or node.op == "get_attr"):
+            copies[node] = piece.node_copy(node, lambda n: copies[n])
+    if end is not None:
+        piece.output(copies[end])
+    return _module_from_graph(network, piece, "Head" if start is None else "Tail" if end is None else "Middle")
 
 
 def _writes_into(user: fx.Node, value: fx.Node, network: nn.Module) -> bool:

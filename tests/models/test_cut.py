@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bottlekit.errors import UnknownNameError, UsageError
 from bottlekit.models.backbones import BACKBONES, SPLIT_POINTS, backbone_on_meta
-from bottlekit.models.cut import cut_points, head_and_tail
+from bottlekit.models.cut import cut_points, head_and_tail, segments
 
 Lively = Callable[..., nn.Module]
 
@@ -260,3 +260,20 @@ def test_a_module_that_runs_more_than_once() -> None:
 def test_a_path_that_is_no_module(path: str, message: str) -> None:
     with pytest.raises(UnknownNameError, match=message):
         head_and_tail(backbone_on_meta("resnet18", 10), path)
+
+
+def test_segments_chained_are_the_network(lively: Lively, images: Tensor) -> None:
+    network = lively("resnet18")
+    pieces = segments(network, ["layer1.0", "layer1.1", "layer3.0"])
+    assert len(pieces) == 4
+    with torch.no_grad():
+        value = images
+        for piece in pieces:
+            value = piece(value)
+        assert torch.equal(value, network(images))
+
+
+@pytest.mark.parametrize("paths", [["layer2.0", "layer1.0"], ["layer1.1", "layer1"]])
+def test_segments_must_be_in_order(paths: list[str]) -> None:
+    with pytest.raises(UsageError, match="must come behind"):
+        segments(backbone_on_meta("resnet18", 10), paths)
