@@ -1,9 +1,10 @@
 """Pictures of iterated function systems (Kataoka et al., ACCV 2020): a class is a system, its images vary it.
 
 A system is 2 to 8 affine maps (a, b, c, d, e, f): (x, y) -> (a x + b y + e, c x + d y + f), drawn uniformly from
--1..1 as in the paper, a map's share of the walk being that of its |determinant|. Walkers that take the maps at random
-fill the system's attractor; a system whose attractor fills too little of its box is drawn again. An image multiplies one of the six parameters, in all maps, by 0.8 to 1.2, flips, and draws each point
-as one 3x3 patch of its own.
+-1..1 as in the paper, a map's share of the walk being that of its |determinant|. Walkers that take the maps at
+random fill the system's attractor; a system whose attractor fills too little of its box is drawn again. An image
+multiplies one of the six parameters, in all maps, by 0.8 to 1.2, flips, and draws each point as a 3x3 patch of its
+own.
 
 The same on every machine: dice are the raw bits of PCG64, and points are float64 sums and products, one operation
 at a time. (Seed, class, number, size) alone decide an image: more classes or more images change none of them.
