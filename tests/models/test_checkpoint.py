@@ -187,7 +187,7 @@ def _rewritten(path: Path, **changes: Any) -> None:
         ({"accuracy": []}, r"an object was expected where it has \[\]"),
         ({"codec": None}, "a bottleneck and a codec come together or not at all"),
         ({"codec": {"name": "jpeg", "bits": 80, "quality": 20}}, "--bits must be 1..8"),
-        ({"codec": {"name": "webp", "bits": 8, "quality": 20}}, "webp"),
+        ({"codec": {"name": "avif", "bits": 8, "quality": 20}}, "avif"),
         ({"bottleneck": None, "codec": None}, r"resnet18 for 3 classes: has unknown (unit|baseline)\."),
         ({"bottleneck": {"kind": "bottlenet", "split": "rb9", "channels": 4, "spatial": 2, "kernel": 3}}, "'rb9'"),
         (

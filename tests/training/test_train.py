@@ -189,7 +189,7 @@ def test_unknown_names_list_the_known(net: Path, few: DataSet, once: Recipe) -> 
     with pytest.raises(UnknownNameError, match=r"'rb1' does not exist; there are: b1, b2"):
         train_bottleneck(net.with_name("x"), net, wrong, CODEC, once, few, quiet=True)
     with pytest.raises(UnknownNameError, match="there are: "):
-        train_bottleneck(net.with_name("x"), net, UNIT, CodecSpec("webp"), once, few, quiet=True)
+        train_bottleneck(net.with_name("x"), net, UNIT, CodecSpec("avif"), once, few, quiet=True)
     assert [path.name for path in net.parent.iterdir()] == [net.name]
 
 
