@@ -4,6 +4,9 @@
 
     feeds --copy--> pinned --stream--> DeviceMemory --execute--> DeviceMemory --stream--> pinned --copy--> outputs
                                                 event       event
+
+With a quantiser (fused.py) a kernel follows the execution, between the same events, and its outputs are copied in
+place of the feature.
 """
 
 import os
@@ -15,6 +18,7 @@ from .cuda import CudaProvider, DeviceMemory
 from .cuda_providers import provider_from_name
 from .errors import EngineError, TargetError
 from .fit import require_fits
+from .fused import FusedQuantiser
 from .runner import Runner, TensorInfo, shape_text
 from .trt import full_version, import_tensorrt, layers_of_engine, tensors_of_engine
 from .trt_errors import explain
@@ -24,9 +28,9 @@ Shapes = Tuple[Tuple[str, Tuple[int, ...]], ...]
 
 
 class _Buffer:
-    """The device block and the pinned host array of one tensor."""
+    """The device block of one tensor and its pinned host array; None for what stays on the GPU."""
 
-    def __init__(self, memory: DeviceMemory, host: np.ndarray) -> None:
+    def __init__(self, memory: DeviceMemory, host: Optional[np.ndarray]) -> None:
         self.memory = memory
         self.host = host
 
@@ -39,6 +43,9 @@ class TensorRTRunner(Runner):
     replayed, where TensorRT and the provider can. `key` is that of the plan's sidecar: one that was built for
     another TensorRT or GPU is then refused before TensorRT reads it. One thread at a time.
 
+    With `quantiser` a head gives codes (codes.py) in place of its feature, if this machine can compile and load the
+    kernel; `why_not_fused` says why it cannot, and the feature comes as without.
+
     After each `run`, `device_ms` holds the time between two CUDA events around the execution alone; host time,
     copies included, is what a caller's clock measures around `run`.
     """
@@ -50,6 +57,7 @@ class TensorRTRunner(Runner):
         provider: Any = "auto",
         graph: bool = False,
         key: Optional[Dict[str, Any]] = None,
+        quantiser: Optional[FusedQuantiser] = None,
     ) -> None:
         super().__init__(os.fspath(path))
         self.path = os.fspath(path)
@@ -57,7 +65,11 @@ class TensorRTRunner(Runner):
         self.graph = graph
         self.key = key
         self.device_ms: Optional[float] = None
+        self.why_not_fused: Optional[str] = None
         self.log = RecordedLog()
+        self._quantiser = quantiser
+        self._fused: Optional[FusedQuantiser] = None
+        self._engine_outputs: List[TensorInfo] = []
         self._provider = provider
         self._cuda: Any = None
         self._attached: Any = None
@@ -89,10 +101,12 @@ class TensorRTRunner(Runner):
         self._attached.__enter__()
         try:
             self._load()
+            inputs, self._engine_outputs = tensors_of_engine(self._trt, self._engine)
+            self._load_quantiser()
         except BaseException:
             self._deactivate()
             raise
-        return tensors_of_engine(self._trt, self._engine)
+        return inputs, self._engine_outputs if self._fused is None else self._fused.outputs
 
     def _load(self) -> None:
         if self.key is not None:
@@ -112,8 +126,23 @@ class TensorRTRunner(Runner):
         self._stream = self._cuda.stream()
         self._start, self._end = self._cuda.event(), self._cuda.event()
 
+    def _load_quantiser(self) -> None:
+        """The kernel behind the engine, or why there is none: the codec on the host computes the same."""
+        self.why_not_fused = None
+        if self._quantiser is None:
+            return
+        try:
+            self._quantiser.require_fits(self._engine_outputs)
+            self._quantiser.load(self._cuda.device_facts()["sm"])
+            self._fused = self._quantiser
+        except (TargetError, EngineError) as error:
+            self.why_not_fused = str(error)
+
     def _deactivate(self) -> None:
         self._free_buffers()
+        if self._fused is not None:
+            self._fused.close()
+            self._fused = None
         self._shapes = ()
         self._context = self._engine = self._runtime = None
         self._attached.__exit__(None, None, None)
@@ -126,11 +155,16 @@ class TensorRTRunner(Runner):
         if shapes != self._shapes:
             self._set_shapes(shapes)
         for name, array in feeds.items():
-            np.copyto(self._buffers[name].host, array)
+            np.copyto(self._host(name), array)
         self._queue(shapes)
         self._cuda.synchronize(self._stream)
         self.device_ms = self._cuda.elapsed_ms(self._start, self._end)
-        return {info.name: self._buffers[info.name].host.copy() for info in self._outputs}
+        return {info.name: self._host(info.name).copy() for info in self._outputs}
+
+    def _host(self, name: str) -> np.ndarray:
+        host = self._buffers[name].host
+        assert host is not None
+        return host
 
     def _set_shapes(self, shapes: Shapes) -> None:
         """Tell TensorRT the input shapes and make the buffers that fit them."""
@@ -149,18 +183,29 @@ class TensorRTRunner(Runner):
                     )
                 )
         self._free_buffers()
-        for info in self._inputs + self._outputs:
-            shape = self._shape(info.name)
-            host = self._cuda.pinned_array(shape, info.dtype)
-            self._buffers[info.name] = _Buffer(self._cuda.allocate(max(1, host.nbytes)), host)
+        for info in self._inputs + self._engine_outputs:
+            crosses = info in self._inputs or info in self._outputs
+            self._buffers[info.name] = self._buffer(self._shape(info.name), info.dtype, crosses)
             if hasattr(self._context, "set_tensor_address"):
                 self._context.set_tensor_address(info.name, self._buffers[info.name].memory.address)
+        if self._fused is not None:
+            images = self._shape(self._engine_outputs[0].name)[0]
+            for info in self._fused.outputs:
+                shape = (images,) + tuple(size or 1 for size in info.shape[1:])
+                self._buffers[info.name] = self._buffer(shape, info.dtype, True)
         self._shapes = shapes
+
+    def _buffer(self, shape: Tuple[int, ...], dtype: Any, crosses: bool) -> _Buffer:
+        """A block for a tensor, and a pinned array where it crosses between GPU and host."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        host = self._cuda.pinned_array(shape, dtype) if crosses else None
+        return _Buffer(self._cuda.allocate(max(1, nbytes)), host)
 
     def _free_buffers(self) -> None:
         for buffer in self._buffers.values():
             self._cuda.free(buffer.memory)
-            self._cuda.free_pinned(buffer.host)
+            if buffer.host is not None:
+                self._cuda.free_pinned(buffer.host)
         self._buffers, self._graphs = {}, {}
 
     def _shape(self, name: str) -> Tuple[int, ...]:
@@ -171,8 +216,7 @@ class TensorRTRunner(Runner):
     def _queue(self, shapes: Shapes) -> None:
         """Queue one inference: inputs up, execution between two events, outputs down."""
         for info in self._inputs:
-            buffer = self._buffers[info.name]
-            self._cuda.copy_to_device(buffer.memory, buffer.host, self._stream)
+            self._cuda.copy_to_device(self._buffers[info.name].memory, self._host(info.name), self._stream)
         graph = self._graph_for(shapes) if self.graph else None
         self._cuda.record(self._start, self._stream)
         if graph is None:
@@ -181,20 +225,24 @@ class TensorRTRunner(Runner):
             self._cuda.launch_graph(graph, self._stream)
         self._cuda.record(self._end, self._stream)
         for info in self._outputs:
-            buffer = self._buffers[info.name]
-            self._cuda.copy_to_host(buffer.host, buffer.memory, self._stream)
+            self._cuda.copy_to_host(self._host(info.name), self._buffers[info.name].memory, self._stream)
 
     def _execute(self) -> None:
         handle = self._cuda.stream_handle(self._stream)
         if hasattr(self._context, "execute_async_v3"):
             done = self._context.execute_async_v3(handle)
         else:
-            addresses = [0] * len(self._buffers)
-            for name, buffer in self._buffers.items():
-                addresses[self._engine.get_binding_index(name)] = buffer.memory.address
+            tensors = self._inputs + self._engine_outputs
+            addresses = [0] * len(tensors)
+            for info in tensors:
+                addresses[self._engine.get_binding_index(info.name)] = self._buffers[info.name].memory.address
             done = self._context.execute_async_v2(addresses, handle)
         if not done:
             raise EngineError("TensorRT failed to run {}: {}".format(self.path, explain(self.log.errors())))
+        if self._fused is not None:
+            placed = {name: buffer.memory.address for name, buffer in self._buffers.items()}
+            images = self._shape(self._engine_outputs[0].name)[0]
+            self._fused.launch(images, placed, handle)
 
     def _graph_for(self, shapes: Shapes) -> Any:
         if shapes not in self._graphs:

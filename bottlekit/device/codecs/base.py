@@ -61,7 +61,10 @@ class Codec:
     def encode(self, feature: np.ndarray) -> bytes:
         """The payload of a feature (c, h, w) float32; CodecError for another shape or type, NaN or infinity."""
         self._check_shape("feature", feature)
-        codes, low, high = quantize(feature, self.bits, self.value_range)
+        return self.encode_quantised(*quantize(feature, self.bits, self.value_range))
+
+    def encode_quantised(self, codes: np.ndarray, low: float, high: float) -> bytes:
+        """The payload of what `quantize` gave with this codec's bits and range; the GPU may have computed it."""
         coded = self.encode_codes(codes)
         return _RANGE.pack(low, high) + coded if self.value_range is None else coded
 
