@@ -20,6 +20,9 @@ from bottlekit.device import power_options
 from bottlekit.device.energy_effort import EnergyEffort
 from bottlekit.device.power_trace import PowerTrace
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from jetson_double import SET, UNTOUCHED, Board
+
 FLEET = Path(__file__).parents[1] / "data/tiny_fleet"
 # The shortest measurement that still has a median, of the one phase that needs no engine.
 SHORT = ("--samples", "5", "--seconds", "5", "--warm-up", "0.02", "--threads", "1", "--phase", "encode")
@@ -170,27 +173,38 @@ def test_what_cannot_be_is_refused_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_a_partial_profile_and_the_old_one_alone(
+def test_an_interrupt_leaves_a_partial_profile_and_restores_the_power_mode(
     engines: Path, recording: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    out = tmp_path / "p.json"
+    out, commands = tmp_path / "p.json", tmp_path / "commands"
+    commands.mkdir()
+    board = Board(commands)
     out.write_text("old", encoding="utf-8")
     words = [FLEET / "rb1", "--engines", engines, "-o", out, "--power", "--meter", "replay"]
-    words += ["--meter-source", f"trace={recording}", *SHORT, "--quiet"]
+    words += ["--meter-source", f"trace={recording}", "--power-mode", "0", "--lock-clocks", *SHORT, "--quiet"]
     process = subprocess.Popen(
         [sys.executable, "-m", "bottlekit", "bench", *map(str, words)],
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"},
     )
-    # Far into the idle time, on a busy machine, too.
-    time.sleep(20.0)
-    os.killpg(process.pid, number)
-    process.communicate(timeout=60)
+    try:
+        while board.state != SET:
+            assert process.poll() is None
+            time.sleep(0.1)
+        # Far into the idle time, on a busy machine, too.
+        time.sleep(12.0)
+        os.killpg(process.pid, number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert board.state == UNTOUCHED
     assert process.returncode in (130, 128 + number)
     assert out.read_text(encoding="utf-8") == "old"
     profile = json.loads((tmp_path / "p.partial.json").read_text(encoding="utf-8"))
     assert profile["partial"] is True
+    assert profile["power"]["power_mode"]["before"] == {"name": "MODE_3", "number": 3}
     phase = profile["bundles"][0]["phases"]["encode"]
     assert (phase["partial"], phase["energy"]["codes"]) == (True, ["interrupted"])
     assert len(phase["samples_ms"]) == 5

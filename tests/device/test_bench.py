@@ -282,6 +282,18 @@ def test_a_network_that_two_bundles_share_is_measured_once(bundle, engines):
     assert set(known) == {engines["baseline"].sha256, engines["full"].sha256}
 
 
+def test_a_shared_networks_power_trace_is_kept_once(bundle, engines, monkeypatch):
+    told = {"energy_mj": 1.0, "trace": {"times_s": [0.0] * 1000}, "record": {}}
+    monkeypatch.setattr(bench, "energy_of_phase", lambda phase, power: told)
+    known = {}
+    options = {"in_process": True, "measured_before": known, "power": "a request"}
+    first = bench_bundle(bundle, engines, ["baseline"], SHORT, **options)
+    again = bench_bundle(bundle, engines, ["baseline"], SHORT, **options)
+    assert first["phases"]["baseline"]["energy"] == told
+    assert again["phases"]["baseline"]["energy"] == {"energy_mj": 1.0}
+    assert again["phases"]["baseline"]["samples_ms"] == first["phases"]["baseline"]["samples_ms"]
+
+
 def test_only_the_phases_asked_for_need_engines(bundle):
     entry = bench_bundle(bundle, {}, ["decode", "encode"], SHORT, in_process=True)
     assert list(entry["phases"]) == ["decode", "encode"]
