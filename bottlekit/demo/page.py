@@ -27,6 +27,7 @@ _WHAT = {
     ".safetensors": "the network with a bottleneck",
     "bundle.json": "what a bundle is: settings, accuracy, hashes",
     "golden.npz": "golden inputs and outputs",
+    "codec.npz": "what the codec learned",
     "profile.json": "every raw sample of the benchmark",
     ".onnx.json": "an engine's sidecar",
     ".plan.json": "an engine's sidecar",

@@ -70,6 +70,10 @@ class Codec:
 
     def decode(self, payload: bytes) -> np.ndarray:
         """The feature (c, h, w) float32 of a payload; PayloadError for bytes that are no payload of this codec."""
+        return dequantize(*self.decode_quantised(payload), self.bits)
+
+    def decode_quantised(self, payload: bytes) -> Tuple[np.ndarray, float, float]:
+        """The codes (c, h, w) uint8 of a payload and their range, for who dequantises elsewhere; as `decode`."""
         shortest = self._range_bytes + 1
         if not shortest <= len(payload) <= self.max_payload_bytes:
             raise PayloadError(
@@ -82,7 +86,7 @@ class Codec:
             raise PayloadError(
                 "the payload's range {!r} to {!r} is no finite minimum and maximum".format(low, high)
             )
-        return dequantize(self.decode_codes(bytes(payload[self._range_bytes :])), low, high, self.bits)
+        return self.decode_codes(bytes(payload[self._range_bytes :])), low, high
 
     def codes(self, feature: np.ndarray) -> np.ndarray:
         """The codes (c, h, w) uint8 of a feature (c, h, w) float32, before any coder; CodecError as `encode`."""

@@ -13,7 +13,6 @@ from typing import List, Tuple
 import numpy as np
 
 from .base import Tables
-from .rans import SLOTS
 
 # Classes of neighbourhoods to choose from. More than 32 gain nothing on 500 images, and each is a table.
 _CLASSES = (1, 8, 32)
@@ -21,6 +20,14 @@ _CLASSES = (1, 8, 32)
 _FILLINGS = (0.125, 0.5, 2.0)
 _MAX_TABLE_VALUES = 1 << 20
 _MAX_CODES = 1 << 23
+
+
+def precision_from_bits(bits: int) -> int:
+    """Into how many slots, as a power of two, the frequencies of codes of `bits` bits are divided.
+
+    Few for few codes: a payload is longer by a part of it. Many for many, as every code takes one at least.
+    """
+    return 12 if bits <= 6 else 16
 
 
 def neighbours_sum(codes: np.ndarray) -> np.ndarray:
@@ -52,7 +59,7 @@ def prior_from_codes(codes: np.ndarray, bits: int) -> Tables:
     _, wanted, filling = min(choices)
     classes = classes_of_sums(sums, bits, wanted)
     rows = _probabilities(codes, classes[sums], filling, bits, int(classes.max()) + 1)
-    return {"frequencies": frequencies_from_probabilities(rows), "classes": classes}
+    return {"frequencies": frequencies_from_probabilities(rows, 1 << precision_from_bits(bits)), "classes": classes}
 
 
 def classes_of_sums(sums: np.ndarray, bits: int, count: int) -> np.ndarray:
@@ -64,11 +71,11 @@ def classes_of_sums(sums: np.ndarray, bits: int, count: int) -> np.ndarray:
     return ranks
 
 
-def frequencies_from_probabilities(rows: np.ndarray) -> np.ndarray:
-    """Probabilities (..., k) as uint16 of the same shape, each at least 1, 65536 in each row."""
-    frequencies = 1 + np.floor(rows * (SLOTS - rows.shape[-1])).astype(np.int64)
+def frequencies_from_probabilities(rows: np.ndarray, slots: int) -> np.ndarray:
+    """Probabilities (..., k) as uint16 of the same shape, each at least 1, `slots` in each row."""
+    frequencies = 1 + np.floor(rows * (slots - rows.shape[-1])).astype(np.int64)
     likeliest = rows.argmax(axis=-1)[..., np.newaxis]
-    missing = SLOTS - frequencies.sum(axis=-1, keepdims=True)
+    missing = slots - frequencies.sum(axis=-1, keepdims=True)
     np.put_along_axis(frequencies, likeliest, np.take_along_axis(frequencies, likeliest, -1) + missing, -1)
     kept: np.ndarray = frequencies.astype(np.uint16)
     return kept
