@@ -55,7 +55,6 @@ def bench_bundle(
     measured_before: Optional[Dict[str, Dict[str, Any]]] = None,
     power: Optional[PowerRequest] = None,
     on_entry: Callable[[Dict[str, Any]], None] = lambda entry: None,
-    fused: bool = True,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -71,8 +70,6 @@ def bench_bundle(
             network: it is measured once, and the figures of all bundles agree.
         power: how to measure the energy of each phase as well; None for not at all.
         on_entry: gets the entry before its first phase; what an interrupted measurement has so far is in it.
-        fused: a head on a GPU quantises there, if it can, and is then measured with it; what is left of the
-            encoder is measured on codes.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
@@ -108,12 +105,10 @@ def bench_bundle(
             measured[phase] = _without_raw_power(known[engine.sha256])
             continue
         if in_process:
-            measured[phase] = bench_phase(
-                bundle, phase, engine, effort, threads, power, fused, _gives_codes(engines, measured)
-            )
+            measured[phase] = bench_phase(bundle, phase, engine, effort, threads, power)
         else:
             measured[phase] = result_of_worker(
-                _job(bundle, phase, engine, effort, threads, power, fused, _gives_codes(engines, measured)),
+                _job(bundle, phase, engine, effort, threads, power),
                 "{} of {}".format(phase, bundle.name),
                 on_partial=functools.partial(measured.__setitem__, phase),
             )
@@ -130,13 +125,6 @@ def _without_raw_power(phase: Dict[str, Any]) -> Dict[str, Any]:
         return phase
     energy = {name: value for name, value in phase["energy"].items() if name not in ("trace", "record")}
     return dict(phase, energy=energy)
-
-
-def _gives_codes(engines: Dict[str, Engine], measured: Dict[str, Dict[str, Any]]) -> bool:
-    """Whether the encoder gets codes: the head was measured with the quantiser in it, or has it in its engine."""
-    if "head" in measured:
-        return "quantiser" in measured["head"]
-    return "head" in engines and engines["head"].has_plugin
 
 
 def checked_phases(
@@ -212,15 +200,12 @@ def bench_phase(
     effort: Effort,
     threads: Optional[int] = None,
     power: Optional[PowerRequest] = None,
-    fused: bool = True,
-    from_codes: bool = False,
 ) -> Dict[str, Any]:
     """Load one phase, compare it with the golden outputs, warm it up and time it, in this process.
 
     With `power` its energy is measured after that. A result that was interrupted meanwhile is marked `partial`.
-    `fused` and `from_codes` are those of `loaded_phase`.
     """
-    with loaded_phase(bundle, phase, engine, threads, fused, from_codes) as loaded:
+    with loaded_phase(bundle, phase, engine, threads) as loaded:
         golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
         on_device_ms: List[float] = []
@@ -240,9 +225,6 @@ def bench_phase(
     if on_device_ms:
         result["device_samples_ms"] = on_device_ms
         result["device_summary"] = summary(on_device_ms)
-    for name, told in (("quantiser", loaded.quantiser), ("why_not_fused", loaded.why_not_fused)):
-        if told is not None:
-            result[name] = told
     if energy is not None:
         result["energy"] = energy
         if energy.get("partial"):
@@ -307,8 +289,6 @@ def _job(
     effort: Effort,
     threads: Optional[int],
     power: Optional[PowerRequest],
-    fused: bool,
-    from_codes: bool,
 ) -> Dict[str, Any]:
     """What a worker has to measure."""
     return {
@@ -319,6 +299,4 @@ def _job(
         "effort": list(effort),
         "threads": threads,
         "power": None if power is None else power.to_dict(),
-        "fused": fused,
-        "from_codes": from_codes,
     }
