@@ -1,6 +1,6 @@
 """The modelled energy of a network with low-bit layers, an early exit and a cloud: its work by precision.
 
-    energy of a multiply-accumulate    4.6 pJ * bits / 32    fp32 multiply 3.7 pJ + add 0.9 pJ, 45 nm (Horowitz 2014)
+    energy of a multiply-accumulate    4.6 pJ * bits / 32   fp32 multiply 3.7 pJ + add 0.9 pJ, 45 nm (Horowitz 2014)
     memory traffic (an option)         bits moved * pJ per bit
 
     an image costs   device: edge + exit        and, if it does not leave early, + cloud
