@@ -21,6 +21,7 @@ from bottlekit.cli.export import export
 from bottlekit.cli.infer import infer
 from bottlekit.cli.models import models
 from bottlekit.cli.plan import plan
+from bottlekit.cli.profile_layers import profile_layers
 from bottlekit.cli.report import report
 from bottlekit.cli.serve import serve
 from bottlekit.cli.targets import targets
@@ -42,11 +43,14 @@ app = typer.Typer(
 
 _PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
 _PROFILES: tuple[Callable[..., None], ...] = (compare, report)
+_LAYERS: tuple[Callable[..., None], ...] = (profile_layers,)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)
 for verb in _PROFILES:
     app.command(rich_help_panel="Profiles")(verb)
+for verb in _LAYERS:
+    app.command(rich_help_panel="Schedules of layers")(verb)
 for verb in _WHAT_EXISTS:
     app.command(rich_help_panel="What exists")(verb)
 

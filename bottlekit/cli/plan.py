@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet, stdout_console
 from bottlekit.cli.plan_sweep import sweep_links
+from bottlekit.cli.plan_switches import print_schedules, schedule_for_link
 from bottlekit.errors import BundleError, ReportError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +88,19 @@ def plan(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="With --sweep: the picture to write.")
     ] = None,
+    switches: Annotated[
+        bool,
+        typer.Option(
+            "--switches", help="JointDNN's schedule of any number of switches; PROFILE is `profile-layers`'."
+        ),
+    ] = False,
+    planner: Annotated[
+        str,
+        typer.Option(help="With --switches: jointdnn, single-cut, min-cut, exhaustive, mobile-only or cloud-only."),
+    ] = "jointdnn",
+    max_latency_ms: Annotated[float | None, typer.Option(help="With --switches: quality of service.")] = None,
+    max_energy_mj: Annotated[float | None, typer.Option(help="With --switches: the device's battery.")] = None,
+    max_cloud_ms: Annotated[float | None, typer.Option(help="With --switches: the load of the server.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The plan or sweep to write; replaced if it exists.")
     ] = None,
@@ -102,8 +117,10 @@ def plan(
         bottlekit plan profile.json --uplink-mbps 40 --alpha 283 --beta 133
 
         bottlekit plan profile.json --link wifi --sweep 0.5:50:20 --picture best.svg
+
+        bottlekit plan layers.json --switches --server-profile server.json --link 4g --max-cloud-ms 5 -o plan.json
     """
-    from bottlekit.device.files import sha256_of_file, write_json
+    from bottlekit.device.files import sha256_of_file
     from bottlekit.planning import OBJECTIVES, TX2_POWER_MW, plan_from_profile
     from bottlekit.planning.links import radio_tail_mj
 
@@ -121,6 +138,37 @@ def plan(
     chosen: Objective = "energy" if objective == "energy" else "latency"
     on_device = _profile_from_file(profile)
     on_server = None if server_profile is None else _profile_from_file(server_profile)
+
+    if switches:
+        from bottlekit.planning.schedule import Bounds
+
+        if sweep or picture or pareto or energy_weight is not None or accuracy_floor is not None or max_device_mib:
+            raise UsageError("--switches plans layers: it has no --sweep, --pareto, --energy-weight or accuracies")
+        bounds = Bounds(max_latency_ms, max_energy_mj, max_cloud_ms)
+        assumed = {
+            "device_load": device_load,
+            "server_load": server_load,
+            "device_power_mw": TX2_POWER_MW if device_power_mw is None else device_power_mw,
+            "include_beta": not no_beta,
+        }
+        schedules = [
+            schedule_for_link(
+                on_device,
+                on_server,
+                one,
+                chosen,
+                bounds,
+                planner,
+                {**assumed, "radio_tail_mj": radio_tail_mj(one) if radio_tail else 0.0},
+                str(profile),
+                str(server_profile),
+            )
+            for one in links
+        ]
+        _finish(schedules, out, as_json, print_schedules)
+        return
+    if max_latency_ms is not None or max_energy_mj is not None or max_cloud_ms is not None:
+        raise UsageError("--max-latency-ms, --max-energy-mj and --max-cloud-ms bound a schedule; add --switches")
 
     def planned(one: LinkSpec, load: float) -> dict[str, Any]:
         return plan_from_profile(
@@ -151,11 +199,19 @@ def plan(
     if picture is not None:
         raise UsageError("--picture draws a sweep; give --sweep LOW:HIGH:COUNT with it")
     plans = [planned(one, server_load) for one in links]
-    # One link gives a plan; several give all of their plans, in the order asked for.
+    _finish(plans, out, as_json, _print)
+
+
+def _finish(
+    plans: list[dict[str, Any]], out: Path | None, as_json: bool, human: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    """Write and print. One link gives a plan; several give all of their plans, in the order asked for."""
+    from bottlekit.device.files import write_json
+
     document = plans[0] if len(plans) == 1 else {"format": "bottlekit-plans", "version": 1, "plans": plans}
     if out is not None:
         write_json(str(out), document)
-    emit(document, lambda: _print(plans), as_json)
+    emit(document, lambda: human(plans), as_json)
     if out is not None:
         say(f"wrote {out}")
 
