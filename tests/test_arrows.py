@@ -39,8 +39,9 @@ ARROWS: dict[str, set[str]] = {
     "planning": {"errors", "specs"},
     "build": COMMON | {"export", "targets", "planning"},
     "report": COMMON | {"export", "targets", "planning"},
+    "serving": COMMON,
     "demo": COMMON | {"models", "training", "export", "targets", "planning", "build", "report"},
-    "cli": COMMON | {"models", "training", "export", "targets", "planning", "build", "report", "demo"},
+    "cli": COMMON | {"models", "training", "export", "targets", "planning", "build", "report", "serving", "demo"},
     "__main__": {"cli"},
 }
 WORKSHOP = {"models", "training", "export"}

@@ -111,6 +111,8 @@ _EXTRAS = {
     "build": ("onnx", "polygraphy"),
     "report": ("jinja2", "matplotlib"),
     "rtx": ("tensorrt_rtx",),
+    "tls": ("cryptography",),
+    "metrics": ("prometheus_client",),
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bottlekit.device.bundle import Bundle
+    from bottlekit.device.service import RunnerFor
 
 # Files in a folder that are taken for images; a file named by itself may be called anything.
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -37,7 +38,26 @@ def infer(
         bool, typer.Option("--cloud-only", help="Send the image as JPEG; the server runs the whole network.")
     ] = False,
     top: Annotated[int, typer.Option(help="How many classes to show, best first.")] = 5,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for an answer.")] = 10.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How long to wait for an answer, connecting again included.")
+    ] = 10.0,
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of engines that `bottlekit build` wrote; without it the bundle's ONNX files run."
+        ),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")] = None,
+    tls: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Encrypt, and prove who this is: what `bottlekit certs device` made."),
+    ] = None,
+    server_name: Annotated[
+        str | None, typer.Option(help="The name in the server's certificate, where it is not HOST.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The token for a server that asks for one.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -63,6 +83,12 @@ def infer(
     address = address_from_text(server) if server is not None else None
     if top < 1:
         raise UsageError(f"--top must be at least 1, not {top}")
+    if (engines is None) != (target is None):
+        raise UsageError("--engines and --target go together: the folder of engines, and whose engines to take")
+    if not remote and (tls is not None or token_file is not None):
+        raise UsageError(f"--tls and --token-file are for a server; --{setup} runs on this machine")
+    if server_name is not None and tls is None:
+        raise UsageError("--server-name is the name in a certificate: give --tls FOLDER as well")
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
 
@@ -70,8 +96,15 @@ def infer(
 
     paths = [path for image in images for path in _image_files(image)]
     bundle = _bundle_for_split(fleet_from_path(str(fleet)), split)
+    runner_for = _runner_for(engines, target)
+    client = {
+        "timeout_s": timeout,
+        "tls_folder": str(tls) if tls else None,
+        "server_name": server_name,
+        "token": _token(token_file),
+    }
     results = []
-    with _classifier(setup, bundle, address, timeout, top) as classify:
+    with _classifier(setup, bundle, address, client, runner_for, top) as classify:
         for path in paths:
             result = {"image": str(path), **classify(path)}
             results.append(result)
@@ -84,6 +117,22 @@ def infer(
         "images": results,
     }
     emit(report, lambda: None, as_json)
+
+
+def _runner_for(engines: Path | None, target: str | None) -> RunnerFor | None:
+    if engines is None or target is None:
+        return None
+    from bottlekit.device.service import runner_from_engines
+
+    return runner_from_engines(str(engines), target)
+
+
+def _token(token_file: Path | None) -> bytes | None:
+    if token_file is None:
+        return None
+    from bottlekit.device.access import token_from_file
+
+    return token_from_file(str(token_file))
 
 
 def _setup(local: bool, mobile_only: bool, cloud_only: bool) -> str:
@@ -121,7 +170,12 @@ def _bundle_for_split(bundles: list[Bundle], split: str | None) -> Bundle:
 
 @contextlib.contextmanager
 def _classifier(
-    setup: str, bundle: Bundle, address: tuple[str, int] | None, timeout_s: float, top: int
+    setup: str,
+    bundle: Bundle,
+    address: tuple[str, int] | None,
+    client_options: dict[str, Any],
+    runner_for: RunnerFor | None,
+    top: int,
 ) -> Iterator[Callable[[Path], dict[str, Any]]]:
     """What classifies one image file in the chosen setup, ready to run."""
     from bottlekit.device.client import SplitClient
@@ -129,7 +183,11 @@ def _classifier(
     from bottlekit.device.pipeline import local_split_from_bundle, local_whole_from_bundle
 
     if address is not None:
-        with SplitClient(bundle, *address, timeout_s=timeout_s) as client:
+        with contextlib.ExitStack() as stack:
+            head = None
+            if runner_for is not None and setup == "collaborative":
+                head = stack.enter_context(runner_for(bundle, "head"))
+            client = stack.enter_context(SplitClient(bundle, *address, head, **client_options))
             if setup == "cloud-only":
                 yield lambda path: _remote_result(bundle, client.infer_cloud_only(_jpeg(path), top), top)
             else:
@@ -137,7 +195,8 @@ def _classifier(
                 yield lambda path: _remote_result(bundle, client.infer_image(image_from_file(str(path)), top), top)
         return
 
-    opened = local_split_from_bundle(bundle) if setup == "local" else local_whole_from_bundle(bundle)
+    local_from_bundle = local_split_from_bundle if setup == "local" else local_whole_from_bundle
+    opened = local_from_bundle(bundle, runner_for=runner_for)
     with opened as network:
 
         def classify(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from bottlekit.cli import common
 from bottlekit.cli.agent import agent
 from bottlekit.cli.bench import bench
 from bottlekit.cli.build import build
+from bottlekit.cli.certs import certs
 from bottlekit.cli.codecs import codecs
 from bottlekit.cli.compare import compare
 from bottlekit.cli.demo import demo
@@ -25,6 +26,7 @@ from bottlekit.cli.profile_layers import profile_layers
 from bottlekit.cli.report import report
 from bottlekit.cli.serve import serve
 from bottlekit.cli.targets import targets
+from bottlekit.cli.top import top
 from bottlekit.cli.train import train
 
 app = typer.Typer(
@@ -47,6 +49,7 @@ _LAYERS: tuple[Callable[..., None], ...] = (profile_layers,)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)
+app.command(rich_help_panel="Serving")(top)
 for verb in _PROFILES:
     app.command(rich_help_panel="Profiles")(verb)
 for verb in _LAYERS:
@@ -54,6 +57,7 @@ for verb in _LAYERS:
 for verb in _WHAT_EXISTS:
     app.command(rich_help_panel="What exists")(verb)
 
+app.add_typer(certs, name="certs", rich_help_panel="Serving")
 app.add_typer(agent, name="agent", rich_help_panel="What exists")
 
 

@@ -298,8 +298,8 @@ class SplitClient:
                 raise refused_by_tls(failure.inner, self._where)
             else:
                 raise ConnectionLost(
-                    "{} closed the connection instead of answering {}; it may have stopped, or be full".format(
-                        self._where, method
+                    "{} closed the connection instead of answering {}; it may have stopped, or be full{}".format(
+                        self._where, method, self._more_reasons() if method == "hello" else ""
                     )
                 )
             error = WireError("{} {}".format(self._where, problem))
@@ -313,6 +313,12 @@ class SplitClient:
                 )
             )
         raise error
+
+    def _more_reasons(self) -> str:
+        # A server's refusal of a certificate may not reach a client that has finished its half of the handshake.
+        if self._context is None:
+            return ", or want --tls"
+        return ", or not let this device's certificate in"
 
     def _check_number(self, method: str) -> None:
         """An answer must carry its request's number: any other is somebody else's."""

@@ -30,9 +30,11 @@ class Connection:
         self.must_renew = False
         self.ended_because = ""
         self.counters = ClientCounters(self.peer, time.time())
+        self.certificate: Any = None  # as `ssl` tells it; None without TLS
         self.task: Any = None
         self.writer: Optional[asyncio.StreamWriter] = None
         self._accepted = accepted
+        self._over_tls = False
         accepted.setblocking(False)
         with contextlib.suppress(OSError):  # the client is gone already, which the first read will tell
             # An answer is one small segment; asyncio sets this itself only where the socket names its protocol.
@@ -47,12 +49,10 @@ class Connection:
         options = {} if context is None else {"ssl": context, "ssl_handshake_timeout": handshake_s}
         transport, _ = await loop.connect_accepted_socket(lambda: protocol, self._accepted, **options)
         self.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        if context is not None:
+            self._over_tls = True
+            self.certificate = transport.get_extra_info("peercert")
         return reader
-
-    @property
-    def certificate(self) -> Any:
-        """The client's certificate as `ssl` tells it, None without TLS."""
-        return self.writer.get_extra_info("peercert") if self.writer is not None else None
 
     def expect(self, what: str, deadline: float) -> None:
         """Wait for `what` until `deadline`, on the event loop's clock."""
@@ -81,11 +81,13 @@ class Connection:
         """Close after what was written has gone out; over TLS the client gets a second to say goodbye."""
         if self.writer is None:
             return
-        self.writer.close()
-        if self.writer.get_extra_info("sslcontext") is not None:
-            with contextlib.suppress(Exception):  # a client that says no goodbye has gone all the same
-                await asyncio.wait_for(self.writer.wait_closed(), 1.0)
-            self.writer.transport.abort()
+        if not self._over_tls:
+            self.writer.close()
+            return
+        with contextlib.suppress(Exception):  # a client that says no goodbye, or went before, has gone all the same
+            self.writer.close()
+            await asyncio.wait_for(self.writer.wait_closed(), 1.0)
+        self.writer.transport.abort()
 
 
 async def converse(connection: Connection, house: House) -> None:
@@ -109,10 +111,10 @@ async def converse(connection: Connection, house: House) -> None:
     except Exception as error:
         connection.end("{}: {}".format(type(error).__name__, error))
     finally:
-        await connection.close()
         if conversation is not None:
             conversation.end()
         _tell_end(connection, house)
+        await connection.close()
 
 
 async def _answer_frames(

@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from typing import Any, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import numpy as np
 
 from .bundle import Bundle
+from .codes import feeds_from_payload, payload_from_outputs
 from .ort_runner import OnnxRuntimeRunner
 from .runners import Runner
 
@@ -24,6 +25,9 @@ class LocalSplit:
 
     image (1, 3, h, w) --head--> feature (1, c, h', w') --encode--> payload --decode--> feature --tail--> logits
 
+    A head that quantises on the GPU gives codes, which are then all that is encoded; a tail that dequantises there
+    takes codes.
+
     The runners must be open (inside their `with`) while `infer` is called.
     """
 
@@ -35,13 +39,13 @@ class LocalSplit:
     def infer(self, image: np.ndarray) -> Outcome:
         """Classify one preprocessed image, float32 (1, 3, h, w)."""
         started = time.perf_counter()
-        feature = self._head.run({"image": image})["feature"]
+        outputs = self._head.run({"image": image})
         head_done = time.perf_counter()
-        payload = self._codec.encode(feature[0])
+        payload = payload_from_outputs(self._codec, outputs)
         encode_done = time.perf_counter()
-        decoded = self._codec.decode(payload)
+        feeds = feeds_from_payload(self._codec, payload, self._tail.inputs)
         decode_done = time.perf_counter()
-        logits = self._tail.run({"feature": decoded[np.newaxis]})["logits"][0]
+        logits = self._tail.run(feeds)["logits"][0]
         tail_done = time.perf_counter()
         times_ms = {
             "head": (head_done - started) * 1e3,
@@ -75,18 +79,29 @@ def whole_part(bundle: Bundle) -> str:
 
 
 @contextlib.contextmanager
-def local_split_from_bundle(bundle: Bundle, threads: Optional[int] = None) -> Iterator[LocalSplit]:
-    """A LocalSplit on ONNX Runtime, its graphs loaded for the length of the `with` block."""
-    # Two pools of spinning threads in one process take each other's cores: head and tail run in turn, so no spin.
-    head = OnnxRuntimeRunner(bundle.onnx_path("head"), threads=threads, spin=False)
-    tail = OnnxRuntimeRunner(bundle.onnx_path("tail"), threads=threads, spin=False)
+def local_split_from_bundle(
+    bundle: Bundle, threads: Optional[int] = None, runner_for: Optional[Callable[[Bundle, str], Runner]] = None
+) -> Iterator[LocalSplit]:
+    """A LocalSplit, loaded for the length of the `with` block: on ONNX Runtime, or what `runner_for` gives."""
+    if runner_for is None:
+        # Two pools of spinning threads in one process take each other's cores: the halves run in turn, so no spin.
+        head: Runner = OnnxRuntimeRunner(bundle.onnx_path("head"), threads=threads, spin=False)
+        tail: Runner = OnnxRuntimeRunner(bundle.onnx_path("tail"), threads=threads, spin=False)
+    else:
+        head, tail = runner_for(bundle, "head"), runner_for(bundle, "tail")
     with head, tail:
         yield LocalSplit(head, bundle.codec, tail)
 
 
 @contextlib.contextmanager
-def local_whole_from_bundle(bundle: Bundle, threads: Optional[int] = None) -> Iterator[LocalWhole]:
-    """A LocalWhole on ONNX Runtime, its graph loaded for the length of the `with` block."""
+def local_whole_from_bundle(
+    bundle: Bundle, threads: Optional[int] = None, runner_for: Optional[Callable[[Bundle, str], Runner]] = None
+) -> Iterator[LocalWhole]:
+    """A LocalWhole, loaded for the length of the `with` block: on ONNX Runtime, or what `runner_for` gives."""
     part = whole_part(bundle)
-    with OnnxRuntimeRunner(bundle.onnx_path(part), threads=threads) as runner:
+    if runner_for is None:
+        opened: Runner = OnnxRuntimeRunner(bundle.onnx_path(part), threads=threads)
+    else:
+        opened = runner_for(bundle, part)
+    with opened as runner:
         yield LocalWhole(runner, part)

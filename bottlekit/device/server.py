@@ -42,6 +42,8 @@ class Server:
     that silent, slow and deaf clients cost one place for a bounded time and nothing else. Whatever goes wrong
     in a connection ends that connection only.
 
+    `statistics` are its counters; to `pages` more can be added before it is entered, if it has an HTTP address.
+
     Use it as `with server_from_fleet(...) as server: server.run()`: entering binds the address and loads the
     tails, so that what cannot work fails before anybody connects.
     """
@@ -57,7 +59,6 @@ class Server:
         access: Optional[Access] = None,
         insecure: bool = False,
         http: Optional[Tuple[str, int]] = None,
-        pages: Optional[Dict[str, Page]] = None,
     ) -> None:
         load_rpc()
         self._fleet = fleet
@@ -68,14 +69,14 @@ class Server:
         self._access = access if access is not None else Access()
         self._insecure = insecure
         self._http = http
-        self._more_pages = pages
+        self.pages: Dict[str, Page] = {}
         if self._access.context is not None and sys.version_info < (3, 7):
             raise UsageError("a server with --tls needs Python 3.7 or later; clients do not")
         self.statistics = Statistics()
         self._service = self._new_service(fleet())
         self._connections: Set[Connection] = set()
         self._address: Optional[Tuple[str, int]] = None
-        self._pages: Optional[Pages] = None
+        self._http_pages: Optional[Pages] = None
         self._stop_asked = False
         self._stopping: Optional[asyncio.Event] = None
         self._reloading: Any = None
@@ -89,8 +90,8 @@ class Server:
             self._socket.setblocking(False)
             self._loop = undo.enter_context(contextlib.closing(asyncio.new_event_loop()))
             if self._http is not None:
-                self._pages = undo.enter_context(Pages(self._http, self.statistics, self._more_pages or {}))
-                check_may_listen(self._pages.address[0], Access(), self._insecure, "--http")
+                self._http_pages = undo.enter_context(Pages(self._http, self.statistics, self.pages))
+                check_may_listen(self._http_pages.address[0], Access(), self._insecure, "--http")
             self._service.__enter__()
             lanes = Lanes(self._service, self._limits, self.statistics, self._loop)
             self._house = House(self._limits, self._access, self._journal, self._loop, lanes)
@@ -119,7 +120,7 @@ class Server:
     @property
     def http_address(self) -> Optional[Tuple[str, int]]:
         """Where health, status and metrics are; None if nowhere."""
-        return self._pages.address if self._pages is not None else None
+        return self._http_pages.address if self._http_pages is not None else None
 
     def run(self, until_signal: bool = False) -> None:
         """Serve until `stop`; with `until_signal` (main thread only) until SIGTERM or SIGINT as well.
@@ -167,8 +168,8 @@ class Server:
             for number in (SIGTERM, SIGINT):
                 self._loop.add_signal_handler(number, self._stop_by_signal)
             self._loop.add_signal_handler(SIGHUP, self._begin_reload)
-        if self._pages is not None:
-            await self._pages.open()
+        if self._http_pages is not None:
+            await self._http_pages.open()
         self._loop.add_reader(self._socket, self._accept)
         watcher = asyncio.ensure_future(self._end_the_late())
         await self._stopping.wait()
@@ -180,8 +181,8 @@ class Server:
             await asyncio.wait([self._reloading])
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
-        if self._pages is not None:
-            await self._pages.close()
+        if self._http_pages is not None:
+            await self._http_pages.close()
 
     def _accept(self) -> None:
         """Take those who wait to be connected; runs whenever there are any."""
@@ -296,14 +297,13 @@ def server_from_fleet(
     insecure: bool = False,
     fleet: Optional[Callable[[], List[Bundle]]] = None,
     http: Optional[Tuple[str, int]] = None,
-    pages: Optional[Dict[str, Page]] = None,
 ) -> Server:
     """A server for the tails of a fleet, not yet open.
 
     `runner_for(bundle, part)` gives the runner of a part; without it ONNX Runtime runs the bundles' own files.
     `say` gets one line for everything worth a log, `note` the same and more as a flat object. `access` says who
     may use it; without it anybody may, and `host` must be this machine's own unless `insecure`. `fleet` reads
-    the bundles again for `reload`. `http` is where `/health`, `/status` and `pages` are (see pages.py).
+    the bundles again for `reload`. `http` is where `/health`, `/status` and the server's `pages` are.
     Raises UsageError for a fleet that cannot be served.
     """
     return Server(
@@ -316,5 +316,4 @@ def server_from_fleet(
         access,
         insecure,
         http,
-        pages,
     )

@@ -14,14 +14,14 @@ class ConnectionLost(WireError):  # noqa: N818 - no error of its own: it is told
     """A connection that broke, which another one may mend."""
 
 
-def address_from_text(text: str) -> Tuple[str, int]:
-    """The host and the port of HOST:PORT or [IPV6]:PORT; UsageError for anything else."""
+def address_from_text(text: str, option: str = "--server", least_port: int = 1) -> Tuple[str, int]:
+    """The host and the port of HOST:PORT or [IPV6]:PORT; UsageError, which names the option, for anything else."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not re.match(r"[0-9]+\Z", port) or not 1 <= int(port) <= _MAX_PORT:
+    if not colon or not host or not re.match(r"[0-9]+\Z", port) or not least_port <= int(port) <= _MAX_PORT:
         raise UsageError(
-            "--server must be HOST:PORT with a port of 1 to {}, like localhost:9090, not '{}'".format(
-                _MAX_PORT, text
+            "{} must be HOST:PORT with a port of {} to {}, like localhost:9090, not '{}'".format(
+                option, least_port, _MAX_PORT, text
             )
         )
     return host, int(port)

@@ -1,0 +1,1 @@
+"""What an operator of a server needs around it, in modern Python: certificates, metrics, a live view."""
