@@ -97,6 +97,7 @@ def problem_from_layers(
         bounds=bounds,
         include_beta=include_beta,
         radio_tail_mj=radio_tail_mj,
+        whole_runs=True,
     )
     return problem, {"device": device_guessed, "server": server_guessed}
 

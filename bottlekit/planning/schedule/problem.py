@@ -72,7 +72,9 @@ class ScheduleProblem:
     what stands below the diagonal is not looked at. Infinity in a `_ms` table: that machine cannot run the group.
     `update_bytes`: what the mobile downloads if a layer ran on the cloud: in training, the weights that the cloud
     changed. `fixed_boundaries`: where no switch may be. `radio_tail_mj`: what the radio spends after its last
-    transfer, once for any schedule that uses it. A round trip counts half for each switch.
+    transfer, once for any schedule that uses it. A round trip counts half for each switch. `whole_runs`: layers
+    that follow each other on one machine are one group, as they are run; the paper also lets two groups follow each
+    other there, which is cheaper where their measured times happen to be.
     """
 
     names: tuple[str, ...]
@@ -87,6 +89,7 @@ class ScheduleProblem:
     fixed_boundaries: frozenset[int] = frozenset()
     include_beta: bool = True
     radio_tail_mj: float = 0.0
+    whole_runs: bool = False
 
     def __post_init__(self) -> None:
         count = len(self.names)

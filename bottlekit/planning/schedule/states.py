@@ -151,6 +151,8 @@ class _Builder:
         return (0, *(numbers[boundary, self._settled(boundary, machine)] for boundary in range(1, self.count + 1)))
 
     def _may_run(self, boundary: int, key: tuple[int, tuple[int, ...]], machine: int) -> bool:
+        if self.problem.whole_runs and boundary and machine == key[0]:
+            return False
         return machine == key[0] or boundary not in self.problem.fixed_boundaries
 
     def _lacking(self, boundary: int, key: tuple[int, tuple[int, ...]], machine: int, until: int) -> list[Tensor]:

@@ -60,6 +60,7 @@ def random_problem(seed: int, training: bool = False, skips: bool = False, most_
         link=link,
         objective="latency" if generator.random() < 0.5 else "energy",
         include_beta=bool(generator.random() < 0.5),
+        whole_runs=bool(seed % 4 == 1),
         fixed_boundaries=frozenset({1}) if generator.random() < 0.2 else frozenset(),
     )
     if generator.random() < 0.15:

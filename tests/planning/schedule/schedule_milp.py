@@ -55,6 +55,13 @@ def optimum(problem: ScheduleProblem) -> float | None:
 
     for layer in range(count):
         demand({**runs(layer, 0), **runs(layer, 1)}, 1.0, 1.0)
+    if problem.whole_runs:
+        # No group begins on the machine where another one has just ended.
+        for machine in (0, 1):
+            for boundary in range(1, count):
+                ending = {at: 1.0 for at, one, _, last in groups if one == machine and last == boundary - 1}
+                beginning = {at: 1.0 for at, one, first, _ in groups if one == machine and first == boundary}
+                demand({**ending, **beginning}, 0.0, 1.0)
     for tensor in problem.tensors:
         for here, there in ((0, 1), (1, 0)):
             # Made before the first layer: on the mobile. The application reads on the mobile.

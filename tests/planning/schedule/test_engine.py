@@ -102,6 +102,8 @@ def every_schedule(problem: ScheduleProblem) -> list[list[tuple[int, int, int]]]
                 (machine, first, end - 1) for machine, first, end in zip(machines, starts, starts[1:], strict=False)
             ]
             before = [0, *machines]
+            if problem.whole_runs and any(one == other for one, other in itertools.pairwise(machines)):
+                continue
             if any(
                 first in problem.fixed_boundaries and machine != before[at]
                 for at, (machine, first, _) in enumerate(groups)
@@ -175,6 +177,16 @@ def test_a_bound_moves_the_schedule() -> None:
     least = schedule_from_problem(example(objective="energy"))
     within = schedule_from_problem(example(bounds=Bounds(energy_mj=least.energy_mj)))
     assert within.energy_mj == pytest.approx(least.energy_mj)
+
+
+def test_whole_runs_are_one_group_each() -> None:
+    # Each half alone is measured quicker than the whole: noise, or a cache; they are run as one all the same.
+    mobile = summed_groups([1.0] * 6)
+    mobile[0, 5] = 8.0
+    noisy = example(mobile_ms=mobile, cloud_ms=summed_groups([50.0] * 6))
+    assert len(schedule_from_problem(noisy).segments) > 1
+    whole = schedule_from_problem(dataclasses.replace(noisy, whole_runs=True))
+    assert (len(whole.segments), whole.latency_ms) == (1, 8.0)
 
 
 # Bounds that nothing keeps
