@@ -104,6 +104,22 @@ def train(
             rich_help_panel=_BOTTLENECK,
         ),
     ] = False,
+    rate_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="What one estimated byte of a payload adds to the loss (0.003 to 0.03, say): fewer bytes, and in "
+            "the end less accuracy. Goes with --codec learned, which is then the default.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
+    distill_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Before training everything, so many epochs in which the unit alone learns to imitate the network "
+            "without it.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(
@@ -179,6 +195,10 @@ def train(
 
         bottlekit train --from net.safetensors --split rb1 --sweep-quality 1,5,20,90 -o sweep.json
 
+    Fewer bytes: pay for each of them in training.
+
+        bottlekit train --from net.safetensors --split rb1 --rate-weight 0.01 -o split.safetensors
+
     Ctrl-C keeps the finished epochs in OUTPUT.resume; the same command with --resume goes on from there.
     """
     set_quiet(quiet)
@@ -190,7 +210,7 @@ def train(
         bottleneck_options = {
             "--split": split, "--unit": unit, "--channels": channels, "--spatial": spatial, "--kernel": kernel,
             "--codec": codec, "--bits": bits, "--quality": quality, "--naive": naive or None,
-            "--sweep-quality": sweep,
+            "--rate-weight": rate_weight, "--distill-epochs": distill_epochs, "--sweep-quality": sweep,
         }  # fmt: skip
         _refuse(bottleneck_options, "is about a bottleneck, which is put into a checkpoint: add --from CHECKPOINT")
         from bottlekit.training.data import dataset_from_name
@@ -210,17 +230,23 @@ def train(
     images = _images_for(source, split, data, data_root, seed, quiet)
     how = _recipe(recipe, images, "bottleneck", changes)
     bottleneck = bottleneck_from_options(split or "", unit, channels, spatial, kernel)
-    coder = codec_from_options(codec, unit, bits, quality)
+    coder = codec_from_options(codec or ("learned" if rate_weight else None), unit, bits, quality)
     if sweep is None:
+        from bottlekit.training.bottleneck import BottleneckTraining
         from bottlekit.training.train import train_bottleneck
 
+        training = BottleneckTraining(naive, rate_weight or 0.0, distill_epochs or 0)
         with _resume_advice(output):
             checkpoint = train_bottleneck(
-                output, source, bottleneck, coder, how, images, seed, naive, resume, command=command, quiet=quiet
+                output, source, bottleneck, coder, how, images, seed, training, resume, command=command, quiet=quiet
             )
         report_checkpoint(output, checkpoint, as_json)
     else:
-        _refuse({"--naive": naive or None, "--resume": resume or None}, "does not go with --sweep-quality")
+        others = {
+            "--naive": naive or None, "--resume": resume or None, "--rate-weight": rate_weight,
+            "--distill-epochs": distill_epochs,
+        }  # fmt: skip
+        _refuse(others, "does not go with --sweep-quality")
         from bottlekit.training.sweep import sweep_quality
 
         swept = sweep_quality(
@@ -271,11 +297,15 @@ def _qualities(text: str) -> list[int]:
 @contextlib.contextmanager
 def _resume_advice(output: Path) -> Iterator[None]:
     """Say how to go on when the user interrupts, if there is something to go on from."""
+    from bottlekit.training.bottleneck import warm_up_path
     from bottlekit.training.resume import resume_path
 
     try:
         yield
     except KeyboardInterrupt:
-        if resume_path(output).exists():
-            say(f"\nthe finished epochs are in {resume_path(output)}; the same command with --resume goes on")
+        path = resume_path(output)
+        for kept in (path, warm_up_path(path)):
+            if kept.exists():
+                say(f"\nthe finished epochs are in {kept}; the same command with --resume goes on")
+                break
         raise

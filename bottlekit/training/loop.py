@@ -2,7 +2,7 @@
 
     for each epoch                              seed, epoch -> order and augmentation of the images
       for each batch                            recipe, step -> learning rate
-        logits = network(images) ; loss ; gradients ; step
+        loss = objective(images, labels) ; gradients ; step
       state -> `<output>.resume`                weights, optimizer, dice, history
 
 What happens in a step depends on the seed, the step and the state alone. So on one processor, with one number of
@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bottlekit.errors import BottlekitError, DataError
 from bottlekit.training.batches import readable, training_batches
 from bottlekit.training.data import DataSet
 from bottlekit.training.evaluate import accuracy
 from bottlekit.training.interrupt import Interrupt
+from bottlekit.training.objective import Classification, Objective
 from bottlekit.training.progress import TrainingProgress
 from bottlekit.training.recipe import Recipe, learning_rate_at
 from bottlekit.training.resume import load_state, save_state
@@ -47,29 +47,36 @@ def fit(
     resume: bool = False,
     run: dict[str, Any] | None = None,
     quiet: bool = False,
+    objective: Objective | None = None,
 ) -> History:
     """Train `network` in place; it ends in evaluation mode, on the device it was trained on.
 
     `with_codec` is for a SplitNetwork: whether the codec is in the forward pass (its gradient is the identity
-    either way). After every epoch the state is written to `state_path`; with `resume` the run continues from
-    there, if `run` (plain values) is what it was. The file is left for the caller to remove. Ctrl-C raises
-    KeyboardInterrupt after the step.
-    Returns a record of every epoch: {"epoch", "loss", "accuracy" or None, "seconds"}.
+    either way). `objective`, around `network`, is what is made smaller; None is the labels' cross-entropy.
+
+    After every epoch the state is written to `state_path`; with `resume` the run continues from there, if `run`
+    (plain values) is what it was. The file is left for the caller to remove. Ctrl-C raises KeyboardInterrupt after
+    the step.
+
+    Returns a record of every epoch: {"epoch", "loss", "accuracy" or None, "seconds"}, and where the objective
+    estimates payloads, the mean as "estimated_bytes".
     Raises BottlekitError when the loss is no number any more, DataError for images that cannot be read.
     """
     accelerator = accelerator_of_machine(recipe.amp)
     if len(data.train) < accelerator.num_processes:
         raise DataError(f"{data.name} has {len(data.train)} training images, too few to train on")
-    options = {} if with_codec is None else {"with_codec": with_codec}
+    if objective is None:
+        objective = Classification(network, with_codec, recipe.label_smoothing)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optimizer_from_recipe(network, recipe)
     batches = training_batches(data.train, recipe.batch_size, seed)
-    prepared, optimizer, batches = accelerator.prepare(network, optimizer, batches)
+    prepared, optimizer, batches = accelerator.prepare(objective, optimizer, batches)
     steps_per_epoch = len(batches)
 
     def state() -> dict[str, Any]:
         return {
-            "network": accelerator.unwrap_model(prepared).state_dict(),
+            "network": network.state_dict(),
+            "rate": None if objective.rate is None else objective.rate.state_dict(),
             "optimizer": optimizer.state_dict(),
             "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
             "dice": torch.get_rng_state(),
@@ -83,7 +90,9 @@ def fit(
     with own_dice(seed), show, Interrupt(show.console.print) as interrupt:
         if resume and state_path is not None:
             first_epoch, saved = load_state(state_path, run or {})
-            accelerator.unwrap_model(prepared).load_state_dict(saved["network"])
+            network.load_state_dict(saved["network"])
+            if objective.rate is not None:
+                objective.rate.load_state_dict(saved["rate"])
             optimizer.load_state_dict(saved["optimizer"])
             if accelerator.scaler is not None:
                 accelerator.scaler.load_state_dict(saved["scaler"])
@@ -95,22 +104,24 @@ def fit(
             started_s = time.monotonic()
             data.train.set_epoch(epoch)
             batches.set_epoch(epoch)
-            network.train()
-            losses = []
+            objective.train()
+            losses, estimates = [], []
             interrupt.raise_if_asked()
             for step, (images, labels) in enumerate(readable(batches), start=epoch * steps_per_epoch):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate_at(recipe, step, steps_per_epoch)
-                loss = _loss(prepared, images, labels, options, recipe.label_smoothing, epoch, step)
+                loss, estimate = _loss(prepared, images, labels, epoch, step)
                 optimizer.zero_grad()
                 accelerator.backward(loss)
                 optimizer.step()
                 losses.append(float(loss.detach()))
+                if estimate is not None:
+                    estimates.append(float(estimate))
                 show.step(step, losses[-1])
                 interrupt.raise_if_asked()
             measured = None
             if recipe.evaluate_every and (epoch + 1) % recipe.evaluate_every == 0:
-                measured = accuracy(accelerator.unwrap_model(prepared), data.val, with_codec)
+                measured = accuracy(network, data.val, with_codec)
             history.append(
                 {
                     "epoch": epoch + 1,
@@ -119,6 +130,8 @@ def fit(
                     "seconds": round(time.monotonic() - started_s, 2),
                 }
             )
+            if estimates:
+                history[-1]["estimated_bytes"] = round(sum(estimates) / len(estimates), 1)
             show.epoch(history[-1])
             if state_path is not None and accelerator.is_main_process:
                 save_state(state_path, run or {}, epoch + 1, state())
@@ -128,22 +141,15 @@ def fit(
 
 
 def _loss(
-    network: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    options: dict[str, Any],
-    smoothing: float,
-    epoch: int,
-    step: int,
-) -> Tensor:
-    logits = network(images.to(memory_format=torch.channels_last), **options)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    objective: nn.Module, images: Tensor, labels: Tensor, epoch: int, step: int
+) -> tuple[Tensor, Tensor | None]:
+    loss, estimate = objective(images.to(memory_format=torch.channels_last), labels)
     if not math.isfinite(float(loss.detach())):
         raise BottlekitError(
             f"training diverged in epoch {epoch + 1}, step {step + 1}: the loss is {float(loss.detach())}; "
             "lower the learning rate with --lr"
         )
-    return loss
+    return loss, estimate
 
 
 def accelerator_of_machine(amp: bool) -> Accelerator:

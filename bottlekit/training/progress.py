@@ -47,6 +47,8 @@ class TrainingProgress:
     def epoch(self, record: dict[str, Any]) -> None:
         """After an epoch, with its record as in the checkpoint."""
         accuracy = "" if record["accuracy"] is None else f", held-out accuracy {record['accuracy']:.2%}"
+        if "estimated_bytes" in record:
+            accuracy = f", about {record['estimated_bytes']:.0f} bytes{accuracy}"
         if accuracy or not self.console.is_terminal:
             self.console.print(
                 f"{self.title}: epoch {record['epoch']}/{self.epochs}, mean loss {record['loss']:.3f}{accuracy}"

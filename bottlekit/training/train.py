@@ -24,6 +24,7 @@ from bottlekit.models.checkpoint import Checkpoint, backbone_from_file, load_che
 from bottlekit.models.network import SplitNetwork
 from bottlekit.models.splits import split_spec, split_specs
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, to_dict
+from bottlekit.training.bottleneck import BottleneckTraining, fit_bottleneck, warm_up_path
 from bottlekit.training.data import DataSet, dataset_from_name
 from bottlekit.training.evaluate import accuracy, payload_sizes
 from bottlekit.training.loop import History, fit, is_main_process, own_dice, wait_for_main_process
@@ -92,7 +93,7 @@ def train_bottleneck(
     recipe: Recipe,
     data: DataSet | None = None,
     seed: int = 0,
-    naive: bool = False,
+    how: BottleneckTraining | None = None,
     resume: bool = False,
     command: str = "",
     quiet: bool = False,
@@ -100,8 +101,7 @@ def train_bottleneck(
     """Put a bottleneck into the uncompressed network of the checkpoint `source`, train it, write `output`.
 
     The whole network is trained end to end with the codec in the forward pass and the identity in its backward
-    pass (BottleNet, section 2.2). With `naive` the codec is left out of training and only evaluated, which is
-    the other way that section 3.3 compares. `data` None is what the checkpoint was trained on.
+    pass (BottleNet, section 2.2), or as `how` says. `data` None is what the checkpoint was trained on.
 
     The checkpoint carries the uncompressed network too; its accuracy is {"data", "images", "baseline", "split",
     "split_without_codec", "payload_bytes_mean"}, all measured on the held-out images.
@@ -112,6 +112,8 @@ def train_bottleneck(
     if data is None:
         data = data_of_checkpoint(checkpoint, seed=seed)
     check_data(checkpoint, data)
+    how = how or BottleneckTraining()
+    how.check(codec)
     state_path = _state_path(output, resume)
     baseline = uncompressed(checkpoint)
     network = split_network(checkpoint, bottleneck, codec, seed)
@@ -120,20 +122,11 @@ def train_bottleneck(
         "from": origin,
         "bottleneck": to_dict(bottleneck),
         "codec": to_dict(codec),
-        "compression_aware": not naive,
+        "compression_aware": not how.naive,
+        "rate_weight": how.rate_weight,
+        "distill_epochs": how.distill_epochs,
     }
-    history = fit(
-        network,
-        data,
-        recipe,
-        seed,
-        with_codec=not naive,
-        title=f"{bottleneck.kind} at {bottleneck.split}",
-        state_path=state_path,
-        resume=resume,
-        run=run,
-        quiet=quiet,
-    )
+    history = fit_bottleneck(network, data, recipe, how, seed, state_path, resume, run, quiet)
     measured = {
         "data": data.name,
         "images": len(data.val),
@@ -241,6 +234,7 @@ def _state_path(output: Path, resume: bool) -> Path:
     path = resume_path(output)
     if not resume:
         refuse_to_forget(path)
+        refuse_to_forget(warm_up_path(path))
     return path
 
 
@@ -249,4 +243,5 @@ def _finish(output: Path, checkpoint: Checkpoint, state_path: Path) -> None:
     if is_main_process():
         save_checkpoint(output, checkpoint)
         state_path.unlink(missing_ok=True)
+        warm_up_path(state_path).unlink(missing_ok=True)
     wait_for_main_process()

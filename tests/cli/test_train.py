@@ -75,6 +75,15 @@ def test_a_network_then_a_bottleneck(train: Train, tmp_path: Path) -> None:
     assert (butterfly.bottleneck.spatial, butterfly.codec.name) == (1, "raw")
     assert butterfly.training["compression_aware"] is False
 
+    code, out, err = train(*FROM, *SHORT, "--rate-weight", "0.01", "--distill-epochs", "1", "-o", "r.safetensors")
+    assert code == 0, err
+    assert "warm-up: epoch 1/1, mean loss" in err
+    assert "about" in err
+    rate = load_checkpoint(tmp_path / "r.safetensors")
+    assert rate.codec is not None
+    assert rate.codec.name == "learned"
+    assert (rate.training["rate_weight"], rate.training["distill_epochs"]) == (0.01, 1)
+
     before = (tmp_path / "net.safetensors").read_bytes()
     code, _, err = train(*NET, *SHORT, "-o", "net.safetensors")
     assert code == 2
@@ -100,13 +109,18 @@ def test_a_sweep_prints_a_table_and_writes_two_files(train: Train, tmp_path: Pat
         (["--data", "folder", "--data-root", "nowhere"], "nowhere does not exist; expected a folder with train/"),
         (["--data", "folder", "--data-root", "shades/train"], "shades/train has no folder 'train'; expected"),
         (["--backbone", "resnet51"], "backbone 'resnet51' does not exist; there are: resnet18"),
-        (["--recipe", "imagenet"], "recipe 'imagenet' does not exist; there are: cifar, digits, fractals, miniimagenet"),
+        (
+            ["--recipe", "imagenet"],
+            "recipe 'imagenet' does not exist; there are: cifar, digits, fractals, miniimagenet",
+        ),
         (["--lr", "0"], "--lr must be a positive number, not 0.0"),
         (["--epochs", "-1"], "--epochs must be a whole number of at least 0, not -1"),
         (["--batch-size", "0"], "--batch-size must be a whole number of at least 1, not 0"),
         (["--input-size", "4"], "--input-size must be at least 8 pixels, not 4"),
         (["--split", "rb1"], "--split is about a bottleneck, which is put into a checkpoint: add --from"),
         (["--naive"], "--naive is about a bottleneck"),
+        (["--rate-weight", "0.1"], "--rate-weight is about a bottleneck"),
+        (["--data", "fractals:20"], "fractals take CLASSESxIMAGES or CLASSESxIMAGES:SEED, 100x600:0 say, not '20'"),
         (["--weights", "none.pt"], "no weights at none.pt"),
         (["--resume"], "nothing to resume: there is no x.safetensors.resume"),
         (["--from", "none.safetensors", "--split", "rb1"], "no checkpoint at none.safetensors"),
@@ -135,6 +149,13 @@ def test_wrong_requests_get_one_line(train: Train, tmp_path: Path, arguments: li
         (["--split", "b1", "--data", "digits"], "digits has 10 classes"),
         (["--split", "b1", "--sweep-quality", "1,x"], "--sweep-quality takes numbers with commas"),
         (["--split", "b1", "--sweep-quality", "5", "--naive"], "--naive does not go with --sweep-quality"),
+        (["--split", "b1", "--sweep-quality", "5", "--rate-weight", "1"], "--rate-weight does not go with --sweep"),
+        (["--split", "b1", "--rate-weight", "-1"], "--rate-weight must be a number of at least 0, not -1.0"),
+        (["--split", "b1", "--distill-epochs", "-1"], "--distill-epochs must be at least 0, not -1"),
+        (
+            ["--split", "b1", "--rate-weight", "1", "--codec", "jpeg"],
+            "--rate-weight estimates the bytes of --codec",
+        ),
     ],
 )
 def test_wrong_bottlenecks_get_one_line(train: Train, tmp_path: Path, arguments: list[str], message: str) -> None:

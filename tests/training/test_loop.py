@@ -79,7 +79,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     state = tmp_path / "x.resume"
     true_loss = loop._loss
 
-    def interrupted(*arguments: Any) -> Tensor:
+    def interrupted(*arguments: Any) -> Any:
         if arguments[-1] == 3 * stopped_in_epoch + 1:  # in the middle of an epoch of three steps
             raise KeyboardInterrupt
         return true_loss(*arguments)

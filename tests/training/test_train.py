@@ -17,6 +17,7 @@ from bottlekit.models.checkpoint import load_checkpoint, save_checkpoint
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec, Preprocessing
 from bottlekit.training import loop
+from bottlekit.training.bottleneck import BottleneckTraining
 from bottlekit.training.data import DataSet, dataset_from_name
 from bottlekit.training.evaluate import accuracy
 from bottlekit.training.recipe import Recipe
@@ -104,7 +105,9 @@ def test_naive_leaves_the_codec_out_of_training_and_evaluates_with_it(
         return true_forward(network, image, with_codec)
 
     monkeypatch.setattr(SplitNetwork, "forward", spied)
-    train_bottleneck(net.with_name("naive"), net, UNIT, CODEC, once, few, naive=True, quiet=True)
+    train_bottleneck(
+        net.with_name("naive"), net, UNIT, CODEC, once, few, how=BottleneckTraining(naive=True), quiet=True
+    )
     assert {with_codec for training, with_codec in modes if training} == {False}
     assert {with_codec for training, with_codec in modes if not training} == {True, False}
     modes.clear()
@@ -130,7 +133,7 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(
     output, state = net.with_name("broken"), net.with_name("broken.resume")
     true_loss = loop._loss
 
-    def interrupted(*arguments: Any) -> Tensor:
+    def interrupted(*arguments: Any) -> Any:
         if arguments[-1] == 4:  # the second step of the second epoch
             raise KeyboardInterrupt
         return true_loss(*arguments)
