@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -34,10 +34,10 @@ def onnx_from_module(
     module: torch.nn.Module,
     example: torch.Tensor,
     input_name: str,
-    output_name: str,
+    output_name: str | Sequence[str],
     dynamic_batch: bool,
 ) -> onnx.ModelProto:
-    """The graph of `module` in evaluation mode: one input, one output, FP32, opset 13, checked.
+    """The graph of `module` in evaluation mode: one input, one output or those named, FP32, opset 13, checked.
 
     `example` (n, c, h, w) fixes the shapes; with `dynamic_batch` its first dimension becomes the symbol "n" in
     the input and the output. The module is left in the mode it was in.
@@ -45,7 +45,8 @@ def onnx_from_module(
     Raises UsageError if the network uses something opset 13 cannot say, EquivalenceError if what was written is
     not what was asked for.
     """
-    axes = {input_name: {0: BATCH}, output_name: {0: BATCH}} if dynamic_batch else None
+    output_names = [output_name] if isinstance(output_name, str) else list(output_name)
+    axes = {name: {0: BATCH} for name in [input_name, *output_names]} if dynamic_batch else None
     was_training = module.training
     module.eval()
     try:
@@ -61,7 +62,7 @@ def onnx_from_module(
                 opset_version=OPSET,
                 do_constant_folding=True,
                 input_names=[input_name],
-                output_names=[output_name],
+                output_names=output_names,
                 dynamic_axes=axes,
             )
             model = onnx.load_model(path)
@@ -75,7 +76,7 @@ def onnx_from_module(
         module.train(was_training)
     initialisers_from_constants(model.graph)
     fold_identities(model.graph)
-    check_model(model, input_name, output_name, dynamic_batch)
+    check_model(model, input_name, output_names, dynamic_batch)
     return model
 
 
@@ -112,34 +113,31 @@ def fold_identities(graph: onnx.GraphProto) -> None:
         node.input[:] = [origin.get(name, name) for name in node.input]
 
 
-def check_model(model: onnx.ModelProto, input_name: str, output_name: str, dynamic_batch: bool) -> None:
+def check_model(
+    model: onnx.ModelProto, input_name: str, output_name: str | Sequence[str], dynamic_batch: bool
+) -> None:
     """Raise EquivalenceError unless `model` is the kind of graph every target can read.
 
-    Asked for: valid by the ONNX checker, opset 13 and nothing beside it, exactly the named input and output in
-    FP32 with the batch dimension as asked, weights that are initialisers, everything inside the one file.
+    Asked for: valid by the ONNX checker, opset 13 and nothing beside it, exactly the named input and outputs in
+    FP32 with the batch dimension as asked, weights that are initialisers, perhaps rounded by a pair of
+    QuantizeLinear and DequantizeLinear, everything inside the one file.
     """
-    what = f"the graph {input_name} -> {output_name}"
+    output_names = [output_name] if isinstance(output_name, str) else list(output_name)
+    what = f"the graph {input_name} -> {', '.join(output_names)}"
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EquivalenceError(f"{what} is not valid ONNX: {error}") from error
     check_opset(model, what)
     graph = model.graph
-    for kind, values, name in (("input", graph.input, input_name), ("output", graph.output, output_name)):
+    for kind, values, wanted in (("input", graph.input, [input_name]), ("output", graph.output, output_names)):
         names = [value.name for value in values]
-        if names != [name]:
-            raise EquivalenceError(f"{what} has the {kind}s {names}, not just {name}")
-        tensor = values[0].type.tensor_type
-        if tensor.elem_type != onnx.TensorProto.FLOAT:
-            type_name = onnx.TensorProto.DataType.Name(tensor.elem_type)
-            raise EquivalenceError(f"{what}: {name} is {type_name}, not FLOAT")
-        batch = tensor.shape.dim[0]
-        if (batch.dim_param == BATCH) != dynamic_batch:
-            asked = f"the symbol {BATCH}" if dynamic_batch else "fixed"
-            raise EquivalenceError(
-                f"{what}: the batch dimension of {name} is {batch.dim_param or batch.dim_value}, not {asked}"
-            )
+        if names != wanted:
+            raise EquivalenceError(f"{what} has the {kind}s {names}, not just {', '.join(wanted)}")
+        for value in values:
+            _check_value(value, dynamic_batch, what)
     initialisers = {tensor.name for tensor in graph.initializer}
+    initialisers |= _rounded_initialisers(graph, initialisers)
     for node in graph.node:
         computed = [name for name in node.input[1:] if name and name not in initialisers]
         if node.op_type in WEIGHTED and computed:
@@ -149,6 +147,26 @@ def check_model(model: onnx.ModelProto, input_name: str, output_name: str, dynam
     outside = [t.name for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         raise EquivalenceError(f"{what} keeps {', '.join(outside)} outside the file")
+
+
+def _check_value(value: onnx.ValueInfoProto, dynamic_batch: bool, what: str) -> None:
+    """Raise EquivalenceError unless an input or output is FP32 with the batch dimension as asked."""
+    tensor = value.type.tensor_type
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        type_name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise EquivalenceError(f"{what}: {value.name} is {type_name}, not FLOAT")
+    batch = tensor.shape.dim[0]
+    if (batch.dim_param == BATCH) != dynamic_batch:
+        asked = f"the symbol {BATCH}" if dynamic_batch else "fixed"
+        raise EquivalenceError(
+            f"{what}: the batch dimension of {value.name} is {batch.dim_param or batch.dim_value}, not {asked}"
+        )
+
+
+def _rounded_initialisers(graph: onnx.GraphProto, initialisers: set[str]) -> set[str]:
+    """The outputs of DequantizeLinear(QuantizeLinear(initialiser)): how compilers want to read INT8 weights."""
+    codes = {n.output[0] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] in initialisers}
+    return {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in codes}
 
 
 def check_opset(model: onnx.ModelProto, what: str) -> None:
