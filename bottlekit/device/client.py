@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import __version__
 from .bundle import Bundle
+from .codes import payload_from_outputs
 from .errors import BundleError, RemoteError, ServerUnreachableError, UsageError, WireError
 from .images import input_from_image
 from .ort_runner import OnnxRuntimeRunner
@@ -137,9 +138,9 @@ class SplitClient:
         """
         head = self.load_head()
         started = time.perf_counter()
-        feature = head.run({"image": image})["feature"]
+        outputs = head.run({"image": image})
         head_done = time.perf_counter()
-        payload = self._bundle.codec.encode(feature[0])
+        payload = payload_from_outputs(self._bundle.codec, outputs)
         encode_done = time.perf_counter()
         times_ms = {"head": (head_done - started) * 1e3, "encode": (encode_done - head_done) * 1e3}
         return self._infer("infer", "tail", payload, top_k, times_ms)

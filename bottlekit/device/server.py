@@ -50,7 +50,7 @@ class Server:
 
     def __init__(
         self,
-        fleet: Callable[[], List[Bundle]],
+        bundles: List[Bundle],
         runner_for: RunnerFor,
         host: str = "127.0.0.1",
         port: int = 9090,
@@ -58,10 +58,11 @@ class Server:
         journal: Optional[Journal] = None,
         access: Optional[Access] = None,
         insecure: bool = False,
+        fleet: Optional[Callable[[], List[Bundle]]] = None,
         http: Optional[Tuple[str, int]] = None,
     ) -> None:
         load_rpc()
-        self._fleet = fleet
+        self._fleet = fleet if fleet is not None else lambda: bundles
         self._runner_for = runner_for
         self._asked_address = (host, port)
         self._limits = limits if limits is not None else ServerLimits()
@@ -73,7 +74,7 @@ class Server:
         if self._access.context is not None and sys.version_info < (3, 7):
             raise UsageError("a server with --tls needs Python 3.7 or later; clients do not")
         self.statistics = Statistics()
-        self._service = self._new_service(fleet())
+        self._service = self._new_service(bundles)
         self._connections: Set[Connection] = set()
         self._address: Optional[Tuple[str, int]] = None
         self._http_pages: Optional[Pages] = None
@@ -307,7 +308,7 @@ def server_from_fleet(
     Raises UsageError for a fleet that cannot be served.
     """
     return Server(
-        fleet if fleet is not None else lambda: bundles,
+        bundles,
         runner_for if runner_for is not None else runner_from_onnx(),
         host,
         port,
@@ -315,5 +316,6 @@ def server_from_fleet(
         Journal(say, note),
         access,
         insecure,
+        fleet,
         http,
     )

@@ -3,11 +3,12 @@
 import contextlib
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
 from .bundle import Bundle
+from .codes import FEATURE, Quantised, feeds_from_quantised, takes_codes
 from .engine import engines_for_bundle
 from .errors import BundleError, EngineError, UsageError
 from .images import image_from_bytes, input_from_image
@@ -50,6 +51,8 @@ class TailService:
     """The tails of a fleet, loaded, and the one function that runs one for several requests at once.
 
     payloads --codec.decode, each--> features (n, c, h, w) --tail--> logits (n, classes)
+
+    A tail that dequantises by itself gets the payloads' codes instead (see codes.py).
 
     `runner_for(bundle, part)` gives the runner of a part, not yet open. The tails are opened by `with` and run
     once, so that what does not work fails before anyone connects, and the first client does not wait for what
@@ -110,24 +113,24 @@ class TailService:
         that fails (EngineError) fails for all of them. Raises BundleError for an unknown number.
         """
         bundle = self.bundle(number)
-        decode, graph, source = self._steps(bundle, part)
+        decode, graph, feeds_of = self._steps(bundle, part)
         outcomes: Outcomes = []
-        arrays, places, times = [], [], []
+        decoded, places, times = [], [], []
         for place, data in enumerate(datas):
             started = time.perf_counter()
             try:
-                arrays.append(decode(data))
+                decoded.append(decode(data))
             except Exception as error:
                 outcomes.append(error)
                 continue
             times.append(_us(started, time.perf_counter()))
             places.append(place)
             outcomes.append(EngineError("not run yet"))
-        if not arrays:
+        if not decoded:
             return outcomes
         started = time.perf_counter()
         try:
-            logits = self._run(bundle, graph, {source: np.stack(arrays)})
+            logits = self._run(bundle, graph, feeds_of(decoded))
         except Exception as error:
             for place in places:
                 outcomes[place] = error
@@ -142,11 +145,19 @@ class TailService:
         """The longest payload that any bundle's codec accepts."""
         return max(bundle.codec.max_payload_bytes for bundle in self.bundles)
 
-    def _steps(self, bundle: Bundle, part: str) -> Tuple[Callable[[bytes], np.ndarray], str, str]:
-        """How data of a request becomes an array (without its first axis), which graph takes it, by what name."""
-        if part == TAIL:
-            return bundle.codec.decode, "tail", "feature"
-        return lambda data: self._image(bundle, data), whole_part(bundle), "image"
+    def _steps(
+        self, bundle: Bundle, part: str
+    ) -> Tuple[Callable[[bytes], Any], str, Callable[[List[Any]], Dict[str, np.ndarray]]]:
+        """How data of a request is decoded, which graph takes it, and how it is fed with several of them."""
+        if part == WHOLE:
+            return (
+                lambda data: self._image(bundle, data),
+                whole_part(bundle),
+                lambda all_: {"image": np.stack(all_)},
+            )
+        if takes_codes(self._loaded(bundle, "tail").runner.inputs):
+            return lambda data: Quantised(*bundle.codec.decode_quantised(data)), "tail", feeds_from_quantised
+        return bundle.codec.decode, "tail", lambda all_: {FEATURE: np.stack(all_)}
 
     def _image(self, bundle: Bundle, data: bytes) -> np.ndarray:
         with self._decoding_image:
@@ -169,7 +180,11 @@ class TailService:
         self._batches[bundle.name] = batch
 
     def _try(self, bundle: Bundle, images: int) -> np.ndarray:
-        return self._run(bundle, "tail", {"feature": np.zeros((images,) + bundle.feature_shape, np.float32)})
+        zeros = np.zeros(bundle.feature_shape, np.float32)
+        if takes_codes(self._loaded(bundle, "tail").runner.inputs):
+            codes = Quantised(zeros.astype(np.uint8), 0.0, 0.0)
+            return self._run(bundle, "tail", feeds_from_quantised([codes] * images))
+        return self._run(bundle, "tail", {FEATURE: np.stack([zeros] * images)})
 
     def _run(self, bundle: Bundle, part: str, feeds: Dict[str, np.ndarray]) -> np.ndarray:
         loaded = self._loaded(bundle, part)
