@@ -82,6 +82,12 @@ def bench(
         ),
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Threads for one operator; all cores without it.")] = None,
+    no_fused: Annotated[
+        bool,
+        typer.Option(
+            "--no-fused", help="Quantise on the host, where a head on the GPU could do it in one kernel behind it."
+        ),
+    ] = False,
     power: PowerOption = False,
     meter: MeterOption = None,
     meter_source: MeterSourceOption = None,
@@ -143,7 +149,11 @@ def bench(
         from bottlekit.cli.bench_emulate import bench_emulated
 
         measuring = {"--samples": samples, "--seconds": seconds, "--warm-up": warm_up, "--threads": threads}
-        given = [name for name, value in {**measuring, "--quick": quick or None}.items() if value is not None]
+        given = [
+            name
+            for name, value in {**measuring, "--quick": quick or None, "--no-fused": no_fused or None}.items()
+            if value is not None
+        ]
         given += powered.given()
         bench_emulated(
             bundle, target, out, phase, emulate, emulate_mode, emulate_precision, given, csv, markdown, as_json
@@ -159,9 +169,10 @@ def bench(
     )
     fleet, machine = fleet_from_path(str(bundle)), machine_from_options(host, host_python)
     if machine is not None:
-        profile = measured_there(machine, fleet, engines, target, phase, effort, threads, powered)
+        profile = measured_there(machine, fleet, engines, target, phase, effort, threads, powered, not no_fused)
     else:
-        profile = _measured_here(_work(fleet, engines, target, phase), target, effort, threads, powered, out)
+        work = _work(fleet, engines, target, phase)
+        profile = _measured_here(work, target, effort, threads, powered, out, not no_fused)
     here = profile["environment"]
     table = phases_table(profile, f"Phases on {target}, {here['cpu'] or here['machine']}")
     write_json(str(out), profile)
@@ -195,7 +206,13 @@ def _work(fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] 
 
 
 def _measured_here(
-    work: list[Work], target: str, effort: Effort, threads: int | None, powered: PowerOptions, out: Path
+    work: list[Work],
+    target: str,
+    effort: Effort,
+    threads: int | None,
+    powered: PowerOptions,
+    out: Path,
+    fused: bool,
 ) -> dict[str, Any]:
     """The profile of this machine. One that is interrupted is written beside `out`, marked `partial`."""
     from bottlekit import __version__
@@ -216,7 +233,7 @@ def _measured_here(
             return profile_from_entries(entries, target, here, __version__, command_line(), told, partial)
 
         try:
-            _measure(work, effort, threads, request, entries)
+            _measure(work, effort, threads, request, entries, fused)
         except (KeyboardInterrupt, SystemExit):
             if any(entry["phases"] for entry in entries):
                 write_json(str(partial_path(out)), profile(partial=True))
@@ -231,6 +248,7 @@ def _measure(
     threads: int | None,
     request: PowerRequest | None,
     entries: list[dict[str, Any]],
+    fused: bool,
 ) -> None:
     """Measure one phase after the other; `entries` holds what there is at any moment."""
     from rich.progress import Progress
@@ -259,6 +277,7 @@ def _measure(
                 measured_before=measured,
                 power=request,
                 on_entry=entries.append,
+                fused=fused,
             )
 
 

@@ -23,6 +23,7 @@ def measured_there(
     effort: Effort,
     threads: int | None,
     power: PowerOptions,
+    fused: bool,
 ) -> dict[str, Any]:
     """The profile of a fleet's engines on that machine. What lacks an engine is found before anything is sent.
 
@@ -43,6 +44,7 @@ def measured_there(
     options += ["--warm-up", f"{effort.warm_up_seconds:g}"]
     options += [] if threads is None else ["--threads", str(threads)]
     options += power.words()
+    options += [] if fused else ["--no-fused"]
     for phase in phases or ():
         options += ["--phase", phase]
     profile: dict[str, Any] = machine.bench(work, target, options)

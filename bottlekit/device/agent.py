@@ -127,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
         "--lock-clocks", action="store_true", help="the highest clocks meanwhile; restored in any case"
     )
 
+    _add_no_fused(verb)
+
     _add_sources(_add(verbs, "meters", _meters, "what here can measure power"))
 
     verb = _add(verbs, "infer", _infer, "classify images: the head here, the tail on a server")
@@ -135,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--server", metavar="HOST:PORT", required=True)
     verb.add_argument("--engines", metavar="FOLDER", help="run the head's engine; ONNX Runtime without it")
     verb.add_argument("--target", help="whose engine, with --engines")
+    _add_no_fused(verb)
     verb.add_argument("--top", type=int, default=5, help="how many classes to tell, best first")
     verb.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0)
     return parser
@@ -152,6 +155,15 @@ def _add_engines(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--engines", metavar="FOLDER", default="engines", help="engines/ if not given")
     verb.add_argument("--target", required=True, help="whose engines")
+
+
+def _add_no_fused(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--no-fused",
+        dest="fused",
+        action="store_false",
+        help="quantise on the host, where a head on the GPU could do it in one kernel",
+    )
 
 
 def _add_sources(verb: argparse.ArgumentParser) -> None:

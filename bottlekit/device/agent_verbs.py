@@ -82,6 +82,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
                     measured_before=measured,
                     power=request,
                     on_entry=entries.append,
+                    fused=options.fused,
                 )
         except (KeyboardInterrupt, SystemExit):
             if options.out is not None and any(entry["phases"] for entry in entries):
@@ -130,7 +131,7 @@ def infer(options: Any, tell: Callable[[Dict[str, Any]], None]) -> Dict[str, Any
         engines = engines_for_bundle(options.engines, bundle, options.target)
         if "head" not in engines:
             raise EngineError("{} has no engine of the head of {}".format(options.engines, bundle.name))
-        with runner_from_engine(engines["head"]) as head:
+        with runner_from_engine(engines["head"], codec=bundle.codec if options.fused else None) as head:
             _classify(SplitClient(bundle, *address, head_runner=head, timeout_s=options.timeout), options, tell)
     return {"bundle": bundle.name, "server": options.server, "images": len(options.images)}
 

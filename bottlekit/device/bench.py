@@ -55,6 +55,7 @@ def bench_bundle(
     measured_before: Optional[Dict[str, Dict[str, Any]]] = None,
     power: Optional[PowerRequest] = None,
     on_entry: Callable[[Dict[str, Any]], None] = lambda entry: None,
+    fused: bool = True,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -70,6 +71,8 @@ def bench_bundle(
             network: it is measured once, and the figures of all bundles agree.
         power: how to measure the energy of each phase as well; None for not at all.
         on_entry: gets the entry before its first phase; what an interrupted measurement has so far is in it.
+        fused: a head on a GPU quantises there, if it can, and is then measured with it; what is left of the
+            encoder is measured on codes.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
@@ -105,10 +108,21 @@ def bench_bundle(
             measured[phase] = _without_raw_power(known[engine.sha256])
             continue
         if in_process:
-            measured[phase] = bench_phase(bundle, phase, engine, effort, threads, power)
+            measured[phase] = bench_phase(
+                bundle, phase, engine, effort, threads, power, fused, _quantiser_on_gpu(phase, engines, measured)
+            )
         else:
             measured[phase] = result_of_worker(
-                _job(bundle, phase, engine, effort, threads, power),
+                _job(
+                    bundle,
+                    phase,
+                    engine,
+                    effort,
+                    threads,
+                    power,
+                    fused,
+                    _quantiser_on_gpu(phase, engines, measured),
+                ),
                 "{} of {}".format(phase, bundle.name),
                 on_partial=functools.partial(measured.__setitem__, phase),
             )
@@ -125,6 +139,17 @@ def _without_raw_power(phase: Dict[str, Any]) -> Dict[str, Any]:
         return phase
     energy = {name: value for name, value in phase["energy"].items() if name not in ("trace", "record")}
     return dict(phase, energy=energy)
+
+
+def _quantiser_on_gpu(phase: str, engines: Dict[str, Engine], measured: Dict[str, Dict[str, Any]]) -> Optional[str]:
+    """What of the codec's phase the GPU does, "kernel" or "plugin": measured with the head, or in an engine.
+
+    None where the codec does all of it.
+    """
+    if phase == "encode" and "head" in measured:
+        return measured["head"].get("quantiser")
+    engine = engines.get({"encode": "head", "decode": "tail"}.get(phase, ""))
+    return "plugin" if engine is not None and engine.has_plugin else None
 
 
 def checked_phases(
@@ -200,12 +225,15 @@ def bench_phase(
     effort: Effort,
     threads: Optional[int] = None,
     power: Optional[PowerRequest] = None,
+    fused: bool = True,
+    quantiser: Optional[str] = None,
 ) -> Dict[str, Any]:
     """Load one phase, compare it with the golden outputs, warm it up and time it, in this process.
 
     With `power` its energy is measured after that. A result that was interrupted meanwhile is marked `partial`.
+    `fused` and `quantiser` are those of `loaded_phase`.
     """
-    with loaded_phase(bundle, phase, engine, threads) as loaded:
+    with loaded_phase(bundle, phase, engine, threads, fused, quantiser) as loaded:
         golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
         on_device_ms: List[float] = []
@@ -225,6 +253,9 @@ def bench_phase(
     if on_device_ms:
         result["device_samples_ms"] = on_device_ms
         result["device_summary"] = summary(on_device_ms)
+    for name, told in (("quantiser", loaded.quantiser), ("why_not_fused", loaded.why_not_fused)):
+        if told is not None:
+            result[name] = told
     if energy is not None:
         result["energy"] = energy
         if energy.get("partial"):
@@ -289,6 +320,8 @@ def _job(
     effort: Effort,
     threads: Optional[int],
     power: Optional[PowerRequest],
+    fused: bool,
+    quantiser: Optional[str],
 ) -> Dict[str, Any]:
     """What a worker has to measure."""
     return {
@@ -299,4 +332,6 @@ def _job(
         "effort": list(effort),
         "threads": threads,
         "power": None if power is None else power.to_dict(),
+        "fused": fused,
+        "quantiser": quantiser,
     }

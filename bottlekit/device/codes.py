@@ -95,6 +95,13 @@ def codes_again(decoded: np.ndarray, feature: np.ndarray, codec: Codec) -> Quant
     return Quantised(*quantize(decoded, codec.bits, (low, high)))
 
 
+def feeds_from_payload(codec: Codec, payload: bytes, inputs: List[TensorInfo]) -> Dict[str, np.ndarray]:
+    """What a tail with these inputs is fed: the feature of a payload, or its codes. PayloadError as the codec."""
+    if takes_codes(inputs):
+        return feeds_from_quantised([Quantised(*codec.decode_quantised(payload))])
+    return {FEATURE: codec.decode(payload)[np.newaxis]}
+
+
 def _shape(quantised: List[Quantised]) -> Tuple[int, int, int]:
     c, h, w = quantised[0].codes.shape
     return c, h, w

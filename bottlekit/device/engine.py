@@ -69,6 +69,18 @@ class Engine:
         return cls(path, sidecar)
 
     @property
+    def has_plugin(self) -> bool:
+        """Whether a node of the plugin library is in it: a head then gives codes, and a tail takes them."""
+        return self.sidecar.get("key", {}).get("plugin") is not None
+
+    @property
+    def plugin_library(self) -> Optional[str]:
+        """Where the plugin library lay that it was built with; None for an engine without a plugin."""
+        machine = self.sidecar.get("details", {}).get("machine", {})
+        library = machine.get("plugin_library") if self.has_plugin else None
+        return None if library is None else str(library["path"])
+
+    @property
     def golden_compared(self) -> bool:
         """Whether this engine's outputs were compared with the bundle's golden outputs, and were equal enough."""
         return self.sidecar["golden"].get("compared") is True

@@ -8,17 +8,22 @@
     full        image            full_logits
     baseline    image            baseline_logits
 
+A head that quantises on the GPU is judged by its codes and what they stand for; a tail that dequantises there is
+fed the codes of what was decoded.
+
 No latency is reported for an engine whose outputs were not compared.
 """
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from .bundle import Bundle
 from .codecs import Codec
+from .codes import codes_again, feeds_from_quantised, gives_codes, quantised_from_outputs, takes_codes
 from .errors import CodecError, EngineError, UnknownNameError
-from .runner import Runner
+from .quantizer import dequantize, levels_from_bits, quantize
+from .runner import Runner, TensorInfo
 
 _INPUTS = {"head": "image", "tail": "decoded", "full": "image", "baseline": "image"}
 _OUTPUTS = {"head": "feature", "tail": "logits", "full": "full_logits", "baseline": "baseline_logits"}
@@ -73,6 +78,15 @@ def golden_input(bundle: Bundle, part: str) -> np.ndarray:
     return bundle.golden()[_INPUTS[part]]
 
 
+def golden_feeds(bundle: Bundle, part: str, inputs: List[TensorInfo]) -> Dict[str, np.ndarray]:
+    """What a runner of a part with these inputs is fed for all golden samples at once."""
+    samples = golden_input(bundle, part)
+    if not takes_codes(inputs):
+        return {inputs[0].name: samples}
+    features = bundle.golden()["feature"]
+    return feeds_from_quantised([codes_again(one, of, bundle.codec) for one, of in zip(samples, features)])
+
+
 def compare_with_golden(
     runner: Runner, bundle: Bundle, part: str, tolerance: Tolerance = TOLERANCES["fp32"]
 ) -> Dict[str, Any]:
@@ -80,14 +94,21 @@ def compare_with_golden(
 
     Returns what goes into the sidecar: compared (true), judged_as (the tolerance's name), samples, max_abs,
     mean_abs and tolerance in the unit of the output, mean_tolerance where the mean is judged; for the head also
-    codes_differing (a fraction) and codes_max_step; for the others top1_agreement (a fraction).
+    codes_differing (a fraction) and codes_max_step; for the others top1_agreement (a fraction). Where a head gives
+    codes, the differences are of what they stand for, and a step of the quantiser is allowed on top.
 
     EngineError, naming the part and by how much it differs, when the outputs are not those of the bundle.
     """
     golden = bundle.golden()
-    expected = golden[_OUTPUTS[part]]
-    actual = run_in_batches(runner, golden[_INPUTS[part]])
     where = "the {} of {}".format(part, bundle.name)
+    outputs = _run_all(runner, golden_feeds(bundle, part, runner.inputs))
+    step = 0.0
+    if part == "head" and gives_codes(runner.outputs):
+        codes, actual = _quantised(where, outputs, bundle.codec)
+        expected, step = _golden_restored(bundle)
+    else:
+        actual, expected = outputs[runner.outputs[0].name], golden[_OUTPUTS[part]]
+        codes = None
     if actual.shape != expected.shape:
         raise EngineError("{} gives {}, and the bundle says {}".format(where, actual.shape, expected.shape))
     if not np.isfinite(actual).all():
@@ -99,13 +120,15 @@ def compare_with_golden(
         "samples": len(expected),
         "max_abs": float(difference.max()),
         "mean_abs": float(difference.mean()),
-        "tolerance": ABSOLUTE + tolerance.largest * float(np.abs(expected).max()),
+        "tolerance": ABSOLUTE + tolerance.largest * float(np.abs(expected).max()) + step,
     }
     if tolerance.mean is not None:
-        report["mean_tolerance"] = ABSOLUTE + tolerance.mean * float(np.abs(expected).mean())
+        report["mean_tolerance"] = ABSOLUTE + tolerance.mean * float(np.abs(expected).mean()) + step / 2
     if part == "head":
+        if codes is None:
+            codes = _codes_of(where, actual, bundle.codec)
         report["codes_differing"], report["codes_max_step"] = _compare_codes(
-            where, actual, golden["codes"], bundle.codec, tolerance
+            where, codes, golden["codes"], tolerance
         )
     else:
         same = int(np.count_nonzero(actual.argmax(axis=1) == expected.argmax(axis=1)))
@@ -140,27 +163,55 @@ def _allowed(fraction: float, count: int) -> int:
 
 
 def run_in_batches(runner: Runner, samples: np.ndarray) -> np.ndarray:
-    """A one-input, one-output graph over (k, ...): one sample at a time, or as many as its batch size says."""
-    info = runner.inputs[0]
-    batch = info.shape[0] or 1
-    outputs = []
-    for start in range(0, len(samples), batch):
-        chunk = samples[start : start + batch]
+    """A one-input graph's first output over (k, ...): one sample at a time, or as many as its batch size says."""
+    return _run_all(runner, {runner.inputs[0].name: samples})[runner.outputs[0].name]
+
+
+def _run_all(runner: Runner, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """All outputs of a graph over (k, ...) of each input, as `run_in_batches`."""
+    batch = runner.inputs[0].shape[0] or 1
+    count = len(feeds[runner.inputs[0].name])
+    parts: List[Dict[str, np.ndarray]] = []
+    for start in range(0, count, batch):
+        chunks = {name: samples[start : start + batch] for name, samples in feeds.items()}
+        filled = min(batch, count - start)
         # A last batch that is not full is filled with copies of its last sample.
-        filled = np.concatenate([chunk, np.repeat(chunk[-1:], batch - len(chunk), axis=0)])
-        outputs.append(runner.run({info.name: filled})[runner.outputs[0].name][: len(chunk)])
-    return np.concatenate(outputs)
+        full = {
+            name: np.concatenate([chunk, np.repeat(chunk[-1:], batch - filled, axis=0)])
+            for name, chunk in chunks.items()
+        }
+        parts.append({name: output[:filled] for name, output in runner.run(full).items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _compare_codes(
-    where: str, feature: np.ndarray, codes: np.ndarray, codec: Codec, tolerance: Tolerance
-) -> Tuple[float, int]:
-    """The fraction of codes that differ and the largest step; EngineError if they are other codes."""
+def _quantised(where: str, outputs: Dict[str, np.ndarray], codec: Codec) -> Tuple[np.ndarray, np.ndarray]:
+    """The codes that a head gave, and the features that they stand for, (k, c, h, w) each."""
     try:
-        ours = np.stack([codec.codes(one) for one in feature]).astype(np.int16)
+        images = quantised_from_outputs(outputs, codec.shape)
+        restored = [dequantize(one.codes, one.low, one.high, codec.bits) for one in images]
     except CodecError as error:
         raise EngineError("{}: {}".format(where, error))
-    steps = np.abs(ours - codes)
+    return np.stack([one.codes for one in images]), np.stack(restored)
+
+
+def _golden_restored(bundle: Bundle) -> Tuple[np.ndarray, float]:
+    """The features that the golden codes stand for, and the largest step between two codes."""
+    golden, codec = bundle.golden(), bundle.codec
+    ranges = [quantize(feature, codec.bits, codec.value_range)[1:] for feature in golden["feature"]]
+    restored = [dequantize(one, low, high, codec.bits) for one, (low, high) in zip(golden["codes"], ranges)]
+    return np.stack(restored), max(high - low for low, high in ranges) / levels_from_bits(codec.bits)
+
+
+def _codes_of(where: str, features: np.ndarray, codec: Codec) -> np.ndarray:
+    try:
+        return np.stack([codec.codes(one) for one in features])
+    except CodecError as error:
+        raise EngineError("{}: {}".format(where, error))
+
+
+def _compare_codes(where: str, ours: np.ndarray, codes: np.ndarray, tolerance: Tolerance) -> Tuple[float, int]:
+    """The fraction of codes that differ and the largest step; EngineError if they are other codes."""
+    steps = np.abs(ours.astype(np.int16) - codes)
     differing, beyond = int(np.count_nonzero(steps)), int(np.count_nonzero(steps > 1))
     if beyond > _allowed(tolerance.codes_beyond, steps.size) or differing > _allowed(
         tolerance.codes_differing, steps.size

@@ -5,6 +5,8 @@
     decode  payload -> feature    the codec
     tail    feature -> logits     an engine
 
+A head on a GPU may quantise there as well: then codes are what comes out of it, and what is encoded.
+
 Inputs are the bundle's golden arrays, one image at a time.
 """
 
@@ -14,9 +16,11 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 import numpy as np
 
 from .bundle import PARTS, Bundle
+from .codes import Quantised, gives_codes
 from .engine import Engine
 from .errors import CodecError, EngineError, UnknownNameError
-from .golden import compare_with_golden, golden_input, tolerance_from_name
+from .golden import compare_with_golden, golden_feeds, tolerance_from_name
+from .quantizer import quantize
 from .runners import runner_from_engine
 
 # In the order in which an inference runs them, the whole networks last.
@@ -32,6 +36,9 @@ class Phase(NamedTuple):
     `compare()` runs all of them and says how near the golden outputs they come: {"compared": True, ...}; it raises
     EngineError, or CodecError for the codec's phases, when they are too far off. `device_ms()` is how long the last
     run took on the GPU itself, between two CUDA events; None where there is none.
+
+    `quantiser` says what quantises on the GPU, "kernel" or "plugin", for a head that gives codes and for an encoder
+    that takes them; `why_not_fused` why a head on a GPU does not. None otherwise.
     """
 
     name: str
@@ -39,6 +46,8 @@ class Phase(NamedTuple):
     run: Callable[[int], Any]
     compare: Callable[[], Dict[str, Any]]
     device_ms: Callable[[], Optional[float]] = lambda: None
+    quantiser: Optional[str] = None
+    why_not_fused: Optional[str] = None
 
 
 def phases_of_bundle(bundle: Bundle) -> List[str]:
@@ -48,9 +57,17 @@ def phases_of_bundle(bundle: Bundle) -> List[str]:
 
 @contextlib.contextmanager
 def loaded_phase(
-    bundle: Bundle, name: str, engine: Optional[Engine] = None, threads: Optional[int] = None
+    bundle: Bundle,
+    name: str,
+    engine: Optional[Engine] = None,
+    threads: Optional[int] = None,
+    fused: bool = True,
+    quantiser: Optional[str] = None,
 ) -> Iterator[Phase]:
     """Load a phase for the length of the `with` block. `engine` is not looked at for the codec's phases.
+
+    With `fused` a head on a GPU quantises there, if it can. `quantiser`, "kernel" or "plugin", says what quantises
+    or dequantises in place of the codec, whose phases then begin or end with codes; None for the codec itself.
 
     Raises EngineError for an engine that is missing, of another bundle or part, was never compared with the golden
     outputs or does not load; UnknownNameError for no phase of this bundle.
@@ -63,18 +80,28 @@ def loaded_phase(
         tolerance = tolerance_from_name(checked.precision)
         # As the server runs it. Spinning threads are a little faster on an idle machine; where anything else runs
         # they wait for each other, and the same tail was seen to take two to three times as long.
-        with runner_from_engine(checked, threads=threads, spin=False) as runner:
-            takes = runner.inputs[0].name
-            inputs = [{takes: np.ascontiguousarray(one[np.newaxis])} for one in golden_input(bundle, name)]
+        codec = bundle.codec if fused else None
+        with runner_from_engine(checked, threads=threads, spin=False, codec=codec) as runner:
+            feeds = golden_feeds(bundle, name, runner.inputs)
+            inputs = [
+                {takes: np.ascontiguousarray(samples[i : i + 1]) for takes, samples in feeds.items()}
+                for i in range(len(bundle.golden()["image"]))
+            ]
             yield Phase(
                 name,
                 len(inputs),
                 lambda i: runner.run(inputs[i]),
                 lambda: compare_with_golden(runner, bundle, name, tolerance),
                 lambda: getattr(runner, "device_ms", None),
+                _quantiser_of(checked) if gives_codes(runner.outputs) else None,
+                getattr(runner, "why_not_fused", None),
             )
     else:
-        yield _codec_phase(bundle, name)
+        yield _codec_phase(bundle, name, quantiser)
+
+
+def _quantiser_of(engine: Engine) -> str:
+    return "plugin" if engine.has_plugin else "kernel"
 
 
 def checked_engine(bundle: Bundle, part: str, engine: Optional[Engine], target: str = "TARGET") -> Engine:
@@ -106,7 +133,7 @@ def checked_engine(bundle: Bundle, part: str, engine: Optional[Engine], target: 
     return engine
 
 
-def _codec_phase(bundle: Bundle, name: str) -> Phase:
+def _codec_phase(bundle: Bundle, name: str, quantiser: Optional[str]) -> Phase:
     codec, golden = bundle.codec, bundle.golden()
     features = [np.ascontiguousarray(feature) for feature in golden["feature"]]
     payloads = [codec.encode(feature) for feature in features]
@@ -116,9 +143,14 @@ def _codec_phase(bundle: Bundle, name: str) -> Phase:
             [codec.decode(payload) for payload in payloads], features, golden["decoded"], lossy=codec.name == "jpeg"
         )
 
-    if name == "encode":
-        return Phase(name, len(features), lambda i: codec.encode(features[i]), compare)
-    return Phase(name, len(features), lambda i: codec.decode(payloads[i]), compare)
+    quantised = [Quantised(*quantize(feature, codec.bits, codec.value_range)) for feature in features]
+    runs: Dict[Any, Callable[[int], Any]] = {
+        ("encode", False): lambda i: codec.encode(features[i]),
+        ("encode", True): lambda i: codec.encode_quantised(*quantised[i]),
+        ("decode", False): lambda i: codec.decode(payloads[i]),
+        ("decode", True): lambda i: codec.decode_quantised(payloads[i]),
+    }
+    return Phase(name, len(features), runs[name, quantiser is not None], compare, quantiser=quantiser)
 
 
 def compare_decoded(

@@ -19,6 +19,7 @@ from .cuda_providers import provider_from_name
 from .errors import EngineError, TargetError
 from .fit import require_fits
 from .fused import FusedQuantiser
+from .plugins import library_of_engine, load_library
 from .runner import Runner, TensorInfo, shape_text
 from .trt import full_version, import_tensorrt, layers_of_engine, tensors_of_engine
 from .trt_errors import explain
@@ -46,6 +47,9 @@ class TensorRTRunner(Runner):
     With `quantiser` a head gives codes (codes.py) in place of its feature, if this machine can compile and load the
     kernel; `why_not_fused` says why it cannot, and the feature comes as without.
 
+    A plan whose key names a plugin library needs that very one: it is looked for at `plugin_library`, where it lay
+    when the plan was built, and in the usual places.
+
     After each `run`, `device_ms` holds the time between two CUDA events around the execution alone; host time,
     copies included, is what a caller's clock measures around `run`.
     """
@@ -58,6 +62,7 @@ class TensorRTRunner(Runner):
         graph: bool = False,
         key: Optional[Dict[str, Any]] = None,
         quantiser: Optional[FusedQuantiser] = None,
+        plugin_library: Optional[str] = None,
     ) -> None:
         super().__init__(os.fspath(path))
         self.path = os.fspath(path)
@@ -68,6 +73,7 @@ class TensorRTRunner(Runner):
         self.why_not_fused: Optional[str] = None
         self.log = RecordedLog()
         self._quantiser = quantiser
+        self._plugin_library = plugin_library
         self._fused: Optional[FusedQuantiser] = None
         self._engine_outputs: List[TensorInfo] = []
         self._provider = provider
@@ -111,6 +117,7 @@ class TensorRTRunner(Runner):
     def _load(self) -> None:
         if self.key is not None:
             require_fits(self.path, self.key, full_version(self._trt), self._cuda.device_facts())
+            self._load_plugin(self.key.get("plugin"))
         with open(self.path, "rb") as file:
             content = file.read()
         logger = self.log.logger(self._trt)
@@ -125,6 +132,11 @@ class TensorRTRunner(Runner):
             raise EngineError("TensorRT cannot start {}: {}".format(self.path, explain(self.log.errors())))
         self._stream = self._cuda.stream()
         self._start, self._end = self._cuda.event(), self._cuda.event()
+
+    def _load_plugin(self, plugin: Optional[Dict[str, Any]]) -> None:
+        """The plugin library that the plan was built with, if it was built with one."""
+        if plugin is not None:
+            load_library(self._trt, library_of_engine(self.path, plugin["library_sha256"], self._plugin_library))
 
     def _load_quantiser(self) -> None:
         """The kernel behind the engine, or why there is none: the codec on the host computes the same."""
