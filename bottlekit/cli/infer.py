@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet
+from bottlekit.cli.infer_plan import infer_with_plan
 from bottlekit.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ _JPEG_QUALITY = 90
 
 
 def infer(
-    fleet: Annotated[Path, typer.Argument(metavar="FLEET", help="A bundle, or a folder of bundles.")],
+    fleet: Annotated[
+        Path,
+        typer.Argument(metavar="FLEET", help="A bundle, or a folder of bundles; with --plan an ONNX classifier."),
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
     server: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The server that `bottlekit serve` announced.")
@@ -58,6 +62,16 @@ def infer(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The token for a server that asks for one.")
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="SCHEDULE", help="Run the layers where this schedule of `plan --switches` says."),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="With --plan: the same bits wherever the network is cut; slower.")
+    ] = False,
+    never_alone: Annotated[
+        bool, typer.Option("--never-alone", help="With --plan: fail when the server is lost, do not finish here.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -69,11 +83,23 @@ def infer(
 
         bottlekit infer fleet/ photo.jpg --server localhost:9090
 
+    A schedule of layers runs with the classifier itself, and `bottlekit serve-layers` on the other side:
+
+        bottlekit infer classifier.onnx photo.jpg --plan schedule.json --server localhost:9091
+
     Every time shown was measured in this run, the first image's includes what happens only once.
     """
     set_quiet(quiet)
     from bottlekit.device.wire.addresses import address_from_text
 
+    if plan is not None:
+        if split or local or mobile_only or cloud_only or engines or target or token_file:
+            raise UsageError("--plan says what runs where; it goes with --server, --top, --timeout and --tls alone")
+        paths = [path for image in images for path in _image_files(image)]
+        infer_with_plan(fleet, paths, plan, server, top, timeout, exact, never_alone, tls, server_name, as_json)
+        return
+    if exact or never_alone:
+        raise UsageError("--exact and --never-alone are for a schedule: give --plan SCHEDULE with them")
     setup = _setup(local, mobile_only, cloud_only)
     remote = setup in ("collaborative", "cloud-only")
     if remote and server is None:

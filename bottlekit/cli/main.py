@@ -25,6 +25,7 @@ from bottlekit.cli.plan import plan
 from bottlekit.cli.profile_layers import profile_layers
 from bottlekit.cli.report import report
 from bottlekit.cli.serve import serve
+from bottlekit.cli.serve_layers import serve_layers
 from bottlekit.cli.targets import targets
 from bottlekit.cli.top import top
 from bottlekit.cli.train import train
@@ -45,7 +46,7 @@ app = typer.Typer(
 
 _PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
 _PROFILES: tuple[Callable[..., None], ...] = (compare, report)
-_LAYERS: tuple[Callable[..., None], ...] = (profile_layers,)
+_LAYERS: tuple[Callable[..., None], ...] = (profile_layers, serve_layers)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)

@@ -66,21 +66,26 @@ class OnnxRuntimeRunner(Runner):
     """An ONNX file on ONNX Runtime's CPU provider.
 
     `threads` for one operator: None takes all cores. With `spin`, idle threads wait busily for the next
-    operator, which is fastest alone and unfair to other processes on the same cores.
+    operator, which is fastest alone and unfair to other processes on the same cores. With `exact`, nothing is
+    optimised that depends on what else is in the graph: memory layouts for the processor, which other sums come of.
     Several threads may call `run` at once.
     """
 
-    def __init__(self, path: str, threads: Optional[int] = None, spin: bool = True) -> None:
+    def __init__(self, path: str, threads: Optional[int] = None, spin: bool = True, exact: bool = False) -> None:
         super().__init__(os.fspath(path))
         self.path = os.fspath(path)
         self.threads = threads
         self.spin = spin
+        self.exact = exact
         self._session: Any = None
 
     def _activate(self) -> Tuple[List[TensorInfo], List[TensorInfo]]:
         if not os.path.isfile(self.path):
             raise EngineError("no engine at {}: the file does not exist".format(self.path))
-        session = session_from_onnx(self.path, session_options(self.threads, self.spin))
+        options = session_options(self.threads, self.spin)
+        if self.exact:
+            options.graph_optimization_level = import_onnxruntime().GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        session = session_from_onnx(self.path, options)
         inputs = [_tensor_info(self.path, node) for node in session.get_inputs()]
         outputs = [_tensor_info(self.path, node) for node in session.get_outputs()]
         self._session = session
