@@ -34,7 +34,7 @@ def top(
     from bottlekit.device.wire.addresses import address_from_text
     from bottlekit.serving.top import status_from_server, view
 
-    host, port = address_from_text(address)
+    host, port = address_from_text(address, "the address")
     status = status_from_server(host, port)
     if as_json or once:
         emit(status, lambda: stdout_console().print(view(status, None)), as_json)

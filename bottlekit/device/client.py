@@ -264,10 +264,11 @@ class SplitClient:
                 given = arguments if method == "ping" else (self._number,) + arguments[1:]
                 return self._call(deadline, method, *given)
             except (ConnectionLost, ServerUnreachableError):
-                if not self._reconnect or time.monotonic() + pause_s >= deadline:
+                remaining_s = deadline - time.monotonic()
+                if not self._reconnect or remaining_s < _FIRST_PAUSE_S:
                     raise
             # Many clients lose a server at the same moment, and must not all come back in one.
-            time.sleep(pause_s * random.uniform(0.5, 1.0))
+            time.sleep(min(pause_s * random.uniform(0.5, 1.0), remaining_s))
             pause_s = min(max(2.0 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
     def _call(self, deadline: float, method: str, *arguments: object) -> Any:

@@ -98,7 +98,7 @@ class Pages:
             "Connection: close",
         )
         writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
-        if method == "GET":
+        if method != "HEAD":
             writer.write(answer.body)
         await writer.drain()
 

@@ -21,14 +21,14 @@ def status_from_server(host: str, port: int, timeout_s: float = 5.0) -> dict[str
         connection.request("GET", "/status")
         answer = connection.getresponse()
         status: Any = json.loads(answer.read(_MAX_STATUS_BYTES))
+    except (http.client.HTTPException, ValueError) as error:
+        raise WireError(
+            f"http://{host}:{port}/status is not a bottlekit server's ({type(error).__name__})"
+        ) from error
     except OSError as error:
         raise ServerUnreachableError(
             f"nothing answers at http://{host}:{port}/status ({error.strerror or error}); "
             f"start a server with: bottlekit serve FLEET --http {host}:{port}"
-        ) from error
-    except (http.client.HTTPException, ValueError) as error:
-        raise WireError(
-            f"http://{host}:{port}/status is not a bottlekit server's ({type(error).__name__})"
         ) from error
     finally:
         connection.close()
