@@ -45,7 +45,7 @@ from python36 import python36_with_requirements
 from sshd import Sshd
 from tensorrt_double import install_tensorrt
 
-CLAIM = "building on another machine costs a few seconds more than the build itself"
+CLAIM = "building on another machine costs a few seconds an engine more than the build itself"
 TENSORRT = "8.2"
 TENSORRT_VERSION = "8.2.1.8"
 
