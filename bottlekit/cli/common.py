@@ -109,10 +109,12 @@ def run(app: Callable[[], object]) -> int:
 _EXTRAS = {
     "train": ("accelerate", "safetensors", "sklearn", "torch", "torchvision", "onnxscript"),
     "build": ("onnx", "polygraphy"),
+    "hybrid": ("brevitas",),
     "report": ("jinja2", "matplotlib"),
     "rtx": ("tensorrt_rtx",),
     "tls": ("cryptography",),
     "metrics": ("prometheus_client",),
+    "cluster": ("ray",),
 }
 
 

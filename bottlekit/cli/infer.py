@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet
+from bottlekit.cli.infer_exits import decides_here, exit_classifier, show_exit_report
 from bottlekit.cli.infer_plan import infer_with_plan
 from bottlekit.errors import DataError, UnknownNameError, UsageError
 
@@ -61,6 +62,14 @@ def infer(
     ] = None,
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The token for a server that asks for one.")
+    ] = None,
+    exit_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="For a bundle with an exit: below which entropy (in nats), or above which probability, the device "
+            "answers itself.",
+            show_default="as calibrated",
+        ),
     ] = None,
     plan: Annotated[
         Path | None,
@@ -130,19 +139,28 @@ def infer(
         "token": _token(token_file),
     }
     results = []
-    with _classifier(setup, bundle, address, client, runner_for, top) as classify:
+    classify: Callable[[Path], dict[str, Any]]
+    with contextlib.ExitStack() as stack:
+        leaving = None
+        if decides_here(bundle, setup, exit_threshold):
+            opened = exit_classifier(bundle, address, client, runner_for, exit_threshold, top, _result)
+            classify = leaving = stack.enter_context(opened)
+        else:
+            classify = stack.enter_context(_classifier(setup, bundle, address, client, runner_for, top))
         for path in paths:
             result = {"image": str(path), **classify(path)}
             results.append(result)
             if not as_json:
                 _show(result)
-    report = {
+    report: dict[str, Any] = {
         "setup": setup,
         "server": server,
         "bundle": {"name": bundle.name, "split": bundle.split["name"], "sha256": bundle.sha256},
         "images": results,
     }
-    emit(report, lambda: None, as_json)
+    if leaving is not None:
+        report["exit"] = leaving.report()
+    emit(report, lambda: None if leaving is None else show_exit_report(report["exit"]), as_json)
 
 
 def _runner_for(engines: Path | None, target: str | None) -> RunnerFor | None:
@@ -270,6 +288,8 @@ def _show(result: dict[str, Any]) -> None:
     print(f"{result['image']}: {result['class']}")
     print("  classes  " + ", ".join(f"{item['class']} {item['logit']:.2f}" for item in result["top"]))
     print("  time     " + _time_line(result["times_ms"]))
+    if "early" in result:
+        print("  exit     " + ("answered here" if result["early"] else "unsure, so it was sent"))
     if "framed_bytes" in result:
         print(
             f"  bytes    {result['payload_bytes']} payload, {result['framed_bytes']} sent with framing, "
@@ -281,7 +301,7 @@ def _show(result: dict[str, Any]) -> None:
 
 def _time_line(times_ms: dict[str, float]) -> str:
     """The total on this machine's clock and its parts; the server's own times in brackets."""
-    here = {name: value for name, value in times_ms.items() if name in ("head", "encode", "round_trip")}
+    here = {name: value for name, value in times_ms.items() if name in ("head", "decide", "encode", "round_trip")}
     if "round_trip" not in here:
         here = times_ms
     there = {name: value for name, value in times_ms.items() if name not in here}

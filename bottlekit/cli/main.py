@@ -19,11 +19,13 @@ from bottlekit.cli.compare import compare
 from bottlekit.cli.demo import demo
 from bottlekit.cli.doctor import doctor
 from bottlekit.cli.export import export
+from bottlekit.cli.hybrid import hybrid
 from bottlekit.cli.infer import infer
 from bottlekit.cli.models import models
 from bottlekit.cli.plan import plan
 from bottlekit.cli.profile_layers import profile_layers
 from bottlekit.cli.report import report
+from bottlekit.cli.search import search
 from bottlekit.cli.serve import serve
 from bottlekit.cli.serve_layers import serve_layers
 from bottlekit.cli.targets import targets
@@ -44,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
+_PIPE: tuple[Callable[..., None], ...] = (demo, train, search, export, build, bench, plan, serve, infer)
 _PROFILES: tuple[Callable[..., None], ...] = (compare, report)
 _LAYERS: tuple[Callable[..., None], ...] = (profile_layers, serve_layers)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
@@ -60,6 +62,7 @@ for verb in _WHAT_EXISTS:
 
 app.add_typer(certs, name="certs", rich_help_panel="Serving")
 app.add_typer(agent, name="agent", rich_help_panel="What exists")
+app.add_typer(hybrid, name="hybrid", rich_help_panel="The pipe")
 
 
 def _print_version(asked: bool) -> None:

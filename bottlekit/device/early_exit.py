@@ -80,7 +80,7 @@ def exit_from_bundle(bundle: Bundle) -> Exit:
     where = "{}/bundle.json".format(bundle.path)
     if not has_exit(bundle):
         raise BundleError(
-            "the bundle {} has no exit, so every image is sent; export a checkpoint of `bottlekit train-hybrid` "
+            "the bundle {} has no exit, so every image is sent; export a checkpoint of `bottlekit hybrid train` "
             "for one that has".format(bundle.name)
         )
     fields = Fields(bundle.manifest["exit"], where, "exit")

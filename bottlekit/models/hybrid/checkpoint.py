@@ -115,11 +115,11 @@ def load_hybrid_checkpoint(path: str | Path) -> HybridCheckpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path} is no hybrid checkpoint (bottlekit train-hybrid writes them): {error}"
+            f"{path} is no hybrid checkpoint (bottlekit hybrid train writes them): {error}"
         ) from error
     if not isinstance(header, dict) or header.get("format") != _FORMAT or header.get("version") != _VERSION:
         raise CheckpointError(
-            f"{path} is no hybrid checkpoint of version {_VERSION}; bottlekit train-hybrid writes them"
+            f"{path} is no hybrid checkpoint of version {_VERSION}; bottlekit hybrid train writes them"
         )
     try:
         model = from_dict(ModelSpec, header["model"], str(path))
