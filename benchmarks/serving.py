@@ -182,9 +182,10 @@ def measure(bundle: Bundle, folder: Path, rounds: int, seconds: float, threads: 
             for _ in range(rounds):
                 for way in WAYS:
                     runs[way].append(asyncio.run(load(addresses[way], questions, tolerance, clients, seconds)))
-            cases.append({"clients": clients, **{way: _summed_up(taken) for way, taken in runs.items()}})
-            cases[-1]["ratio"] = cases[-1]["together"]["per_s"] / cases[-1]["one at a time"]["per_s"]
-            print(_line(cases[-1]))
+            case: dict[str, Any] = {"clients": clients, **{way: _summed_up(taken) for way, taken in runs.items()}}
+            case["ratio"] = case["together"]["per_s"] / case["one at a time"]["per_s"]
+            cases.append(case)
+            print(_line(case))
     return cases
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +27,9 @@ from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.server import Server, server_from_fleet
 from bottlekit.errors import IdentityError, ServerBusyError, UnknownNameError, UsageError, WireError
 from bottlekit.serving import certs
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from python36 import python36_with_requirements
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 IMAGE = np.random.RandomState(5).normal(size=(1, 3, 8, 8)).astype(np.float32)
@@ -177,6 +183,47 @@ def test_a_name_can_be_given_again_after_it_was_revoked(pki: Path) -> None:
     again = certs.issue(pki, "device", "tx2-01")
     with serving(pki / "servers/lab") as (server, _), client(server, again) as device:
         device.ping()
+
+
+@pytest.mark.slow
+def test_a_head_in_python_36_uses_the_same_certificates(pki: Path) -> None:
+    python = python36_with_requirements()
+    program = f"""
+import sys
+import numpy as np
+from bottlekit.device.bundle import fleet_from_path
+from bottlekit.device.client import SplitClient
+from bottlekit.device.errors import BottlekitError
+image = np.random.RandomState(5).normal(size=(1, 3, 8, 8)).astype(np.float32)
+bundle = fleet_from_path({str(FLEET)!r})[0]
+try:
+    with SplitClient(bundle, "localhost", int(sys.argv[1]), tls_folder=sys.argv[2], timeout_s=10) as client:
+        for _ in range(3):
+            print(client.infer_input(image).logits.tobytes().hex())
+except BottlekitError as error:
+    print(type(error).__name__, error)
+"""
+    bundle = fleet_from_path(str(FLEET))[0]
+    with serving(pki / "servers/lab") as (server, notes):
+
+        def output(name: str) -> list[str]:
+            words = [str(python), "-c", program, str(server.address[1]), str(pki / "devices" / name)]
+            environment = {**os.environ, "PYTHONPATH": str(FLEET.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=True)
+            return done.stdout.splitlines()
+
+        with client(server, pki / "devices/tx2-02") as modern:
+            expected = modern.infer_input(IMAGE)
+        found = [np.frombuffer(bytes.fromhex(line), np.float32) for line in output("tx2-01")]
+        assert len(found) == 3
+        for logits in found:  # another ONNX Runtime runs the head: the payload may differ in a code
+            assert np.allclose(logits, expected.logits, atol=0.05)
+            assert int(logits.argmax()) == expected.class_index < len(bundle.classes)
+        assert {note["client"] for note in notes if note["event"] == "connected"} == {"tx2-01", "tx2-02"}
+        certs.revoke(pki, "tx2-01")
+        server.reload()
+        wait_for(notes, "reloaded")
+        assert output("tx2-01")[0].split()[0] in ("IdentityError", "WireError", "ConnectionLost")
 
 
 # ---- who is silent, and who speaks otherwise
