@@ -30,6 +30,7 @@ from bottlekit.training.evaluate import accuracy, payload_sizes
 from bottlekit.training.loop import History, fit, is_main_process, own_dice, wait_for_main_process
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.resume import refuse_to_forget, resume_path
+from bottlekit.training.warm_start import warm_start
 
 
 def train_backbone(
@@ -97,11 +98,13 @@ def train_bottleneck(
     resume: bool = False,
     command: str = "",
     quiet: bool = False,
+    start: Path | None = None,
 ) -> Checkpoint:
     """Put a bottleneck into the uncompressed network of the checkpoint `source`, train it, write `output`.
 
     The whole network is trained end to end with the codec in the forward pass and the identity in its backward
-    pass (BottleNet, section 2.2), or as `how` says. `data` None is what the checkpoint was trained on.
+    pass (BottleNet, section 2.2), or as `how` says. `data` None is what the checkpoint was trained on. `start` is a
+    bottlenecked checkpoint of the same backbone whose weights it begins with, as far as they fit.
 
     The checkpoint carries the uncompressed network too; its accuracy is {"data", "images", "baseline", "split",
     "split_without_codec", "payload_bytes_mean"}, all measured on the held-out images.
@@ -126,6 +129,9 @@ def train_bottleneck(
         "rate_weight": how.rate_weight,
         "distill_epochs": how.distill_epochs,
     }
+    if start is not None:
+        warm_start(network, start)
+        run["start_sha256"] = sha256_of_file(str(start))
     history = fit_bottleneck(network, data, recipe, how, seed, state_path, resume, run, quiet)
     measured = {
         "data": data.name,

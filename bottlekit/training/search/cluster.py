@@ -1,0 +1,106 @@
+"""A Ray cluster as the workforce of a search.
+
+    this machine                          a node of the cluster
+    source, start (checkpoints) --bytes--> temporary folder --outcome_of_job--> outcome, network
+    store <------------------------------- bytes
+
+Nodes share no file system with this machine, but each needs bottlekit, and the data set at `Job.data_root` unless
+it is one that needs no files. Ray gives a training that was lost with its node to another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+
+from bottlekit.device.files import whole_file
+from bottlekit.errors import BottlekitError, UsageError
+from bottlekit.training.search.decisions import Trial
+from bottlekit.training.search.job import Job, outcome_of_job
+
+# A training is given up when so many nodes were lost under it.
+LOST_NODES = 8
+
+
+class Cluster:
+    """A `with` around a search: connected inside, disconnected afterwards. The cluster itself stays as it is.
+
+    `hands` is one for each GPU of the cluster, or for each processor where it has none; nodes may come and go.
+    Raises UsageError where no cluster answers.
+    """
+
+    def __init__(self, address: str, source: Path, job_of: Callable[[Trial], Job]) -> None:
+        """`address` is auto (the cluster this machine is part of), ray://host:port, or host:port."""
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"no Ray cluster answers at --cluster {address} ({' '.join(str(error).split())}); start one with "
+                "ray start --head, or leave --cluster out to train on this machine"
+            ) from error
+        self._job_of = job_of
+        self._source = ray.put(source.read_bytes())
+        self._begun: dict[Any, tuple[Trial, Path]] = {}
+        resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {"num_cpus": 1}
+        self._train = ray.remote(max_retries=LOST_NODES, **resources)(_train_on_node)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for reference in self._begun:
+            ray.cancel(reference, force=True)
+        ray.shutdown()
+
+    @property
+    def hands(self) -> int:
+        """As the cluster is now."""
+        resources = ray.cluster_resources()
+        return max(1, int(resources.get("GPU", 0) or resources.get("CPU", 0)))
+
+    def begin(self, trial: Trial, start: Path | None, output: Path) -> None:
+        """Hand a training to the cluster."""
+        weights = None if start is None else start.read_bytes()
+        reference = self._train.remote(self._job_of(trial), self._source, weights)
+        self._begun[reference] = (trial, output)
+
+    def next_done(self) -> tuple[Trial, dict[str, Any]]:
+        """Wait for the cluster. Raises BottlekitError if a training's nodes were lost too often."""
+        done, _ = ray.wait(list(self._begun), num_returns=1)
+        trial, output = self._begun.pop(done[0])
+        try:
+            outcome, network = ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, BottlekitError):
+                raise error.cause from error
+            raise
+        except ray.exceptions.RayError as error:
+            raise BottlekitError(
+                f"the cluster lost the training of {trial.split} {trial.reduction}: "
+                f"{type(error).__name__}; what was done is kept, the same command goes on"
+            ) from error
+        if network is not None:
+            with whole_file(str(output)) as temporary:
+                Path(temporary).write_bytes(network)
+        return trial, outcome
+
+
+def _train_on_node(job: Job, source: bytes, start: bytes | None) -> tuple[dict[str, Any], bytes | None]:
+    """`outcome_of_job` on a node: checkpoints come and go as bytes. The network is None if training diverged."""
+    with tempfile.TemporaryDirectory(prefix="bottlekit-search-") as name:
+        folder = Path(name)
+        (folder / "source.safetensors").write_bytes(source)
+        start_path = None if start is None else folder / "start.safetensors"
+        if start is not None and start_path is not None:
+            start_path.write_bytes(start)
+        output = folder / "network.safetensors"
+        outcome = outcome_of_job(job, folder / "source.safetensors", start_path, output, quiet=True)
+        return outcome, None if outcome["accuracy"] is None else output.read_bytes()
