@@ -12,6 +12,9 @@ from .handler import Conversation, House
 from .statistics import ClientCounters
 from .wire.framing import FRAME_LENGTH, frame_from_message
 
+# Messages in which a client may say who it is and what it speaks; who guesses tokens gets no more of a connection.
+HELLOS = 3
+
 
 class Connection:
     """One accepted socket, from before TLS to its end.
@@ -123,11 +126,15 @@ async def _answer_frames(
     assert connection.writer is not None
     limits, totals, time_s = house.limits, house.statistics, house.loop.time
     hello_deadline = time_s() + limits.hello_s
+    hellos_left = HELLOS
     while not totals.stopping and not connection.must_renew:
         if conversation.greeted:
             connection.expect("request", time_s() + limits.idle_s)
-        else:
+        elif hellos_left:
+            hellos_left -= 1
             connection.expect("hello", hello_deadline)
+        else:
+            raise WireError("no valid hello among {} messages".format(HELLOS))
         (length,) = FRAME_LENGTH.unpack(await reader.readexactly(FRAME_LENGTH.size))
         if not 0 < length <= conversation.frame_bytes:
             raise WireError("a frame of {} bytes; the limit is {} here".format(length, conversation.frame_bytes))

@@ -286,6 +286,19 @@ def test_requests_sent_all_at_once_are_answered_in_order(fleet, strict):
     assert len(set(alone)) == 5
 
 
+def test_hellos_cannot_be_tried_for_long(strict):
+    server, said = strict
+    with raw_connection(server, hello=False) as connection:
+        answered = 0
+        with contextlib.suppress(AssertionError, ConnectionError):
+            for _ in range(20):
+                connection.sendall(frame("hello", 7, "0.1.0"))
+                receive_frame(connection)
+                answered += 1
+        assert answered == 3
+        assert "no valid hello among 3 messages" in words_about(connection, said)
+
+
 # ---- time
 
 
