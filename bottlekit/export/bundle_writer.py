@@ -44,6 +44,7 @@ from bottlekit.export.source import Source, Untrained, source_from_file
 from bottlekit.models.macs import macs
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import to_dict
+from bottlekit.training.data import name_to_show
 
 # Inputs of the gate, which also become the golden arrays.
 REAL_IMAGES = 8
@@ -208,7 +209,7 @@ def _accuracy_of_training(source: Source) -> dict[str, Any] | None:
     if not source.trained or header.get("split") is None:
         return None
     return {
-        "data": source.checkpoint.data.partition(":")[0],
+        "data": name_to_show(source.checkpoint.data),
         "images": header.get("images"),
         "baseline": header.get("baseline"),
         "split": header["split"],

@@ -90,7 +90,7 @@ def dataset_of_bundle(bundle: Bundle, data_root: Path | None) -> DataSet:
         from bottlekit.export.held_out import check_classes
         from bottlekit.training.data import DATA_NAMES, dataset_from_name
 
-        if name not in DATA_NAMES:
+        if name is None or name.partition(":")[0] not in DATA_NAMES:
             raise UsageError(f"{bundle.name} was exported without a data set")
         data = dataset_from_name(name, data_root, bundle.input_shape[2])
     except ModuleNotFoundError as error:

@@ -14,7 +14,7 @@ from bottlekit.errors import BottlekitError, DataError
 from bottlekit.export.sessions import Array
 from bottlekit.models.checkpoint import Checkpoint
 from bottlekit.specs import Preprocessing, to_dict
-from bottlekit.training.data import DataSet, dataset_from_name
+from bottlekit.training.data import DataSet, dataset_from_name, name_to_show
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -98,7 +98,7 @@ def held_out_from_dataset(
     check_classes(data, classes)
     indices = data.val_indices(len(data.val) if limit is None else limit)
     return HeldOut(
-        name=data.name.partition(":")[0],
+        name=name_to_show(data.name),
         labels=[int(data.val.labels[index]) for index in indices],
         image=lambda place: data.image_uint8(indices[place]),
         preprocessing=preprocessing,

@@ -163,6 +163,12 @@ def dataset_from_name(
     return _dataset(full_name, file_train, file_val, classes, preprocessing, augment, seed)
 
 
+def name_to_show(name: str) -> str:
+    """The name of a data set without its place on this machine, for a bundle that travels."""
+    kind = name.partition(":")[0]
+    return name if kind == "fractals" else kind
+
+
 def _dataset(
     name: str,
     train: Source,

@@ -11,7 +11,7 @@ import pytest
 
 from bottlekit.errors import UsageError
 from bottlekit.training import fractals as room
-from bottlekit.training.data import dataset_from_name
+from bottlekit.training.data import dataset_from_name, name_to_show
 from bottlekit.training.fractals import Fractals, cache_path, fractals, fractals_from_text
 from bottlekit.training.ifs import images_of_class, system_of_class
 
@@ -143,6 +143,12 @@ def test_a_cache_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
 def test_what_no_fractals_are_is_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         fractals_from_text(text)
+
+
+def test_a_bundle_names_its_fractals_wholly_and_no_folder() -> None:
+    assert name_to_show("fractals:4x20:3") == "fractals:4x20:3"
+    assert name_to_show("folder:/home/me/photos") == "folder"
+    assert name_to_show("digits") == "digits"
 
 
 def test_fractals_are_twenty_times_two_hundred_unless_said_otherwise() -> None:
