@@ -25,6 +25,7 @@ from bottlekit.cli.models import models
 from bottlekit.cli.plan import plan
 from bottlekit.cli.profile_layers import profile_layers
 from bottlekit.cli.report import report
+from bottlekit.cli.search import search
 from bottlekit.cli.serve import serve
 from bottlekit.cli.serve_layers import serve_layers
 from bottlekit.cli.targets import targets
@@ -45,7 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_PIPE: tuple[Callable[..., None], ...] = (demo, train, export, build, bench, plan, serve, infer)
+_PIPE: tuple[Callable[..., None], ...] = (demo, train, search, export, build, bench, plan, serve, infer)
 _PROFILES: tuple[Callable[..., None], ...] = (compare, report)
 _LAYERS: tuple[Callable[..., None], ...] = (profile_layers, serve_layers)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
