@@ -3,6 +3,7 @@
 A frame is four bytes of length, big endian, and one Thrift message in the compact protocol.
 """
 
+import select
 import socket
 import struct
 import time
@@ -103,6 +104,11 @@ class MeteredSocket:
             received += self._socket.read(min(size - len(received), 1 << 16))
         self.received_bytes += size
         return bytes(received)
+
+    def has_ended(self) -> bool:
+        """Whether the peer has closed an idle connection: there is something to read, which is the end."""
+        readable, _, _ = select.select([self._socket.handle], [], [], 0.0)
+        return bool(readable)
 
     def close(self) -> None:
         """Close the socket; closing twice does no harm."""
