@@ -232,6 +232,7 @@ def test_documented_commands_work(page: Path, tmp_path: Path) -> None:
         ("engines/*.json", "bundle"),
         ("profile.json", "profile"),
         ("plan.json", "profile"),
+        ("search/search.json", "search"),
     ):
         for file in tmp_path.glob(pattern):
             undocumented(file, ROOT / f"docs/reference/{reference}.md")

@@ -103,4 +103,5 @@ def _train_on_node(job: Job, source: bytes, start: bytes | None) -> tuple[dict[s
             start_path.write_bytes(start)
         output = folder / "network.safetensors"
         outcome = outcome_of_job(job, folder / "source.safetensors", start_path, output, quiet=True)
+        outcome["node"] = ray.get_runtime_context().get_node_id()
         return outcome, None if outcome["accuracy"] is None else output.read_bytes()

@@ -1,0 +1,117 @@
+"""A search on a real Ray cluster of two nodes, one of which is lost in the middle."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottlekit.errors import BottlekitError, UsageError
+from bottlekit.models.checkpoint import load_checkpoint
+from bottlekit.specs import CodecSpec
+from bottlekit.training.data import dataset_from_name
+from bottlekit.training.evaluate import accuracy
+from bottlekit.training.recipe import Recipe
+from bottlekit.training.search.decisions import Goal, Trial
+from bottlekit.training.search.grid import Reduction
+from bottlekit.training.search.job import Job
+from bottlekit.training.search.run import search
+from bottlekit.training.search.store import Store
+from bottlekit.training.train import train_backbone
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's processes and sockets are its own affair.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+READY_S = 60
+
+
+@pytest.fixture
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of a head and one more node, a processor each."""
+    if importlib.util.find_spec("ray") is None:
+        reason = "no Ray here (pip install 'bottlekit[cluster]')"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason + ": CI must run this test")
+        pytest.skip(reason)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def net(tmp_path: Path, shades: Path) -> Path:
+    path = tmp_path / "net.safetensors"
+    data = dataset_from_name("folder", shades, 32)
+    train_backbone(path, "mobilenet_v3_small", data, Recipe(epochs=0, batch_size=8, learning_rate=0.01), quiet=True)
+    return path
+
+
+def job(trial: Trial) -> Job:
+    """A training that works, but for b3: its data are nowhere."""
+    root = "/nowhere" if trial.split == "b3" else None
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.01)
+    return Job(trial, "butterfly", CodecSpec("raw"), recipe, data_root=root)
+
+
+def test_the_loss_of_a_node_changes_nothing(two_nodes: Any, net: Path, tmp_path: Path) -> None:
+    import ray
+
+    from bottlekit.training.search.cluster import Cluster
+
+    lost: list[str] = []
+
+    class Unlucky(Cluster):
+        """Loses a node while both are training."""
+
+        def next_done(self) -> tuple[Trial, dict[str, Any]]:
+            if not lost:
+                deadline_s = time.monotonic() + READY_S
+                while ray.available_resources().get("CPU", 0) > 0:
+                    assert time.monotonic() < deadline_s, "the trainings do not begin"
+                    time.sleep(0.05)
+                assert len(self._begun) == 2
+                node = next(iter(two_nodes.worker_nodes))
+                lost.append(node.node_id)
+                two_nodes.remove_node(node, allow_graceful=False)
+            return super().next_done()
+
+    grids = {"b1": (Reduction(1), Reduction(2)), "b2": (Reduction(1),)}
+    goal = Goal(1.1, 12, 2)  # nothing is as accurate, so everything is trained
+    store = Store(tmp_path / "s", {})
+    said: list[str] = []
+    with Unlucky(two_nodes.address, net, job) as workforce:
+        assert workforce.hands == 2
+        verdicts = search(grids, goal, store, workforce, said.append)
+        # What a node raises is raised here, as it is.
+        with pytest.raises(BottlekitError, match="/nowhere"):
+            search({"b3": (Reduction(1),)}, goal, store, workforce, said.append)
+    assert {split: verdict.linear for split, verdict in verdicts.items()} == {"b1": 2, "b2": 1}
+    assert len(store.results) == len(said) == 3
+    assert {record["node"] for record in store.records.values()}.isdisjoint(lost)
+    data = load_checkpoint(net).data
+    held_out = dataset_from_name("folder", data.partition(":")[2], 32).val
+    for trial, told in Store(tmp_path / "s", {}).results.items():
+        assert accuracy(load_checkpoint(store.checkpoint(trial)).network(), held_out) == told
+
+
+def test_a_cluster_that_does_not_answer_is_named() -> None:
+    pytest.importorskip("ray")
+    from bottlekit.training.search.cluster import Cluster
+
+    with pytest.raises(UsageError, match="no Ray cluster answers at --cluster auto"):
+        Cluster("auto", Path("net.safetensors"), job)
