@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bottlekit.build import cpu, rtx, tensorrt
 from bottlekit.build.cache import cached_engine, key_for
 from bottlekit.build.check import require_clean
-from bottlekit.build.job import CalibrationSource, Compiled, Job, calibration_for, max_batch_for, workspace_for
+from bottlekit.build.job import (
+    CalibrationSource,
+    Compiled,
+    Job,
+    PluginRequest,
+    calibration_for,
+    max_batch_for,
+    plugin_for,
+    workspace_for,
+)
 from bottlekit.build.precision import precision_for
 from bottlekit.device.bundle import PARTS, Bundle
 from bottlekit.device.engine import Engine, sidecar_document, sidecar_path
@@ -69,13 +78,14 @@ def build_bundle(
     workspace_mib: int | None = None,
     calibration: CalibrationSource | None = None,
     machine: RemoteMachine | None = None,
+    plugin: PluginRequest | None = None,
 ) -> list[Engine]:
     """Build engines of a bundle for a target into `out_dir`; those that are there already are kept.
 
     `parts` None builds every part that the bundle has; `precision` None takes the target's first;
     `force` builds again what could be kept. `command` goes into the sidecars. `workspace_mib` is the most scratch
     memory that the compiler may plan with, None for the target's; `calibration` where INT8's images come from.
-    `machine` is the one that builds them, None for this one.
+    `machine` is the one that builds them, None for this one. With `plugin` head and tail have codes at their edge.
 
     Raises:
         TargetError: the machine cannot build for the target, or cannot be reached.
@@ -86,7 +96,7 @@ def build_bundle(
     if machine is None:
         require_buildable(target)
     compiler = COMPILERS[target.kind] if machine is None else machine
-    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch, workspace_mib, calibration)
+    jobs = jobs_for(bundle, target, Path(out_dir), parts, precision, max_batch, workspace_mib, calibration, plugin)
     return [_build(job, compiler, force, progress or _ignore, command) for job in jobs]
 
 
@@ -99,6 +109,7 @@ def jobs_for(
     max_batch: int | None,
     workspace_mib: int | None = None,
     calibration: CalibrationSource | None = None,
+    plugin: PluginRequest | None = None,
 ) -> list[Job]:
     """The jobs that `build_bundle` does, in the order of PARTS; UsageError for what cannot be asked."""
     for part in parts or ():
@@ -109,7 +120,8 @@ def jobs_for(
     wanted = [part for part in bundle.parts if not parts or part in parts]
     chosen, batch = precision_for(target, precision), max_batch_for(bundle, target, max_batch)
     workspace, images = workspace_for(target, workspace_mib), calibration_for(chosen, calibration)
-    return [Job(bundle, part, target, chosen, batch, out_dir, workspace, images) for part in wanted]
+    asked = plugin_for(target, plugin)
+    return [Job(bundle, part, target, chosen, batch, out_dir, workspace, images, asked) for part in wanted]
 
 
 def _build(job: Job, compiler: Compiler, force: bool, progress: Callable[[Step], None], command: str) -> Engine:

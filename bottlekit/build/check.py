@@ -37,12 +37,15 @@ class Checked:
         return dataclasses.asdict(self)
 
 
-def parser_facts(target: TargetSpec, has_profile: bool) -> ParserFacts:
-    """What the lint needs to know of a target; `has_profile` says that a build gives free dimensions a range."""
+def parser_facts(target: TargetSpec, has_profile: bool, plugins: bool = False) -> ParserFacts:
+    """What the lint needs to know of a target.
+
+    `has_profile` says that a build gives free dimensions a range, `plugins` that it loads the plugin library.
+    """
     # Here, because it needs onnx, which a machine that only runs engines does not have.
     from bottlekit.export.lint import ParserFacts
 
-    return ParserFacts(target.parser_version, target.opset, target.uint8_edges is not False, has_profile)
+    return ParserFacts(target.parser_version, target.opset, target.uint8_edges is not False, has_profile, plugins)
 
 
 def check_jobs(jobs: Sequence[Job]) -> list[Checked]:
@@ -56,8 +59,13 @@ def findings_of(job: Job, onnx_path: Path | None = None) -> list[Finding]:
 
     from bottlekit.export.lint import lint
 
-    facts = parser_facts(job.target, has_profile=job.bundle.dynamic_batch)
-    return lint(onnx.load(str(onnx_path or job.onnx_path), load_external_data=False), facts)
+    facts = parser_facts(job.target, has_profile=job.bundle.dynamic_batch, plugins=job.has_plugin)
+    model = onnx.load(str(onnx_path or job.onnx_path), load_external_data=False)
+    if job.has_plugin and onnx_path is None:
+        from bottlekit.export.plugin_node import with_plugin
+
+        model = with_plugin(model, job.part, job.bundle.codec)
+    return lint(model, facts)
 
 
 def require_clean(job: Job, onnx_path: Path | None = None) -> None:

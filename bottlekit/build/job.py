@@ -8,6 +8,7 @@ from typing import Any
 
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.engine import engine_file_name
+from bottlekit.device.plugins import LIBRARY, NODES
 from bottlekit.errors import UsageError
 from bottlekit.targets.loader import Precision, TargetSpec
 
@@ -28,12 +29,22 @@ class CalibrationSource:
 
 
 @dataclasses.dataclass(frozen=True)
+class PluginRequest:
+    """That head and tail shall have a node of the plugin library at their edge.
+
+    `library` is where the library lies on the machine that builds; None for the usual places there.
+    """
+
+    library: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
     """One part of a bundle, to be compiled for a target.
 
     `max_batch` is the largest batch the engine shall take; None where the compiler does not ask for one.
     `workspace_mib` is the most scratch memory the compiler may plan with; None takes the target's. `calibration`
-    is there for INT8 alone.
+    is there for INT8 alone. `plugin` asks for codes at the edge of head and tail.
     """
 
     bundle: Bundle
@@ -44,6 +55,12 @@ class Job:
     folder: Path
     workspace_mib: int | None = None
     calibration: CalibrationSource | None = None
+    plugin: PluginRequest | None = None
+
+    @property
+    def has_plugin(self) -> bool:
+        """Whether this part gets a node of the plugin library: whole networks have no edge of codes."""
+        return self.plugin is not None and self.part in NODES
 
     @property
     def workspace_bytes(self) -> int:
@@ -89,6 +106,18 @@ def workspace_for(target: TargetSpec, asked: int | None) -> int | None:
     if not 1 <= asked <= MAX_WORKSPACE_MIB:
         raise UsageError(f"--workspace-mb must be from 1 to {MAX_WORKSPACE_MIB}, not {asked}")
     return asked
+
+
+def plugin_for(target: TargetSpec, asked: PluginRequest | None) -> PluginRequest | None:
+    """The plugin asked for; UsageError, saying why, where the target's engines cannot have one."""
+    if asked is None or target.kind == "tensorrt":
+        return asked
+    reason = {
+        "onnxruntime": "ONNX Runtime runs no plugins of TensorRT; the codec quantises there",
+        "tensorrt_rtx": f"{LIBRARY} is linked with TensorRT, which TensorRT-RTX is not; the kernel behind its "
+        "engines does the same there, without being asked",
+    }[target.kind]
+    raise UsageError(f"--plugin is not for {target.name}: {reason}")
 
 
 def calibration_for(precision: Precision, asked: CalibrationSource | None) -> CalibrationSource | None:

@@ -33,8 +33,9 @@ from bottlekit.device.build_answer import (
 from bottlekit.device.build_job import compile_key, job_document, write_job
 from bottlekit.device.files import read_json, sha256_of_file, whole_file
 from bottlekit.device.machine import compiler_for, machine_key, require_expected
+from bottlekit.device.plugins import DOMAIN_VERSION, NODES, PluginLibrary, require_generation
 from bottlekit.device.trt import PlanOptions
-from bottlekit.errors import EngineError
+from bottlekit.errors import EngineError, TargetError
 from bottlekit.targets.here import required_tensorrt
 
 # From this version on the precision is in the graph and no flag can change it.
@@ -56,18 +57,20 @@ def job_folder_from_job(
     tensorrt: str | None = None,
     timing_cache: Path | None = None,
     command: str = "",
+    plugin: PluginLibrary | None = None,
 ) -> None:
     """Write the build job of `job` into the new folder `folder`.
 
     `tensorrt` is the version that will compile it, which decides how FP16 is said; None takes the target's own.
-    `timing_cache` is one that this machine's TensorRT wrote earlier; `command` goes into the sidecar.
+    `timing_cache` is one that this machine's TensorRT wrote earlier; `command` goes into the sidecar; `plugin` is
+    the library there, for a job that needs it.
 
     Raises EngineError if the graph cannot be lowered; UsageError where the folder exists or cannot be written.
     """
     target = job.target
     version = tensorrt or (target.accepts[0] if target.accepts else "")
     with tempfile.TemporaryDirectory(prefix="bottlekit-") as scratch:
-        graph = _graph_for(job, version, Path(scratch))
+        graph = _with_plugin(job, _graph_for(job, version, Path(scratch)), Path(scratch))
         document = job_document(
             job.bundle,
             job.part,
@@ -77,8 +80,9 @@ def job_folder_from_job(
             job.precision,
             required_tensorrt(target.accepts, version) if target.accepts else None,
             target.sm,
-            key_for(job, _lowering(job)),
+            key_for(job, {**_lowering(job), **_plugin_key(job, plugin)}),
             {"precision": job.precision, "command": command, "lowered": graph.lowered},
+            None if plugin is None else {"path": plugin.path, "sha256": plugin.sha256},
         )
         write_job(
             str(folder),
@@ -108,6 +112,19 @@ def _graph_for(job: Job, version: str, folder: Path) -> _Graph:
     return _Graph(path, "typed" if typed else job.precision, (), told)
 
 
+def _with_plugin(job: Job, graph: _Graph, folder: Path) -> _Graph:
+    """The graph with the plugin's node at its edge, behind whatever lowering made of the rest."""
+    if not job.has_plugin:
+        return graph
+    import onnx
+
+    from bottlekit.export.plugin_node import with_plugin
+
+    path = folder / f"{job.part}.plugin.onnx"
+    onnx.save(with_plugin(onnx.load(str(graph.path)), job.part, job.bundle.codec), str(path))
+    return graph._replace(path=path)
+
+
 def _options(job: Job) -> PlanOptions:
     return PlanOptions(job.workspace_bytes, profiles=profiles_of(job))
 
@@ -122,7 +139,34 @@ def key_from_facts(job: Job, facts: dict[str, Any]) -> dict[str, Any]:
         expected = required_tensorrt(job.target.accepts, compiler.version)
         require_expected(facts, compiler, job.target.name, expected, job.target.sm)
     settings = {} if job.target.kind == "onnxruntime" else compile_key(_options(job))
-    return {**_lowering(job), **settings, **machine_key(facts, compiler)}
+    plugin = _plugin_key(job, plugin_from_facts(job, facts))
+    return {**_lowering(job), **plugin, **settings, **machine_key(facts, compiler)}
+
+
+def plugin_from_facts(job: Job, facts: dict[str, Any]) -> PluginLibrary | None:
+    """The plugin library on the machine of these facts; None for a job that needs none.
+
+    TargetError where it is missing, was built for another TensorRT, or nothing there can load it.
+    """
+    if not job.has_plugin:
+        return None
+    found = facts.get("plugin_library")
+    if found is None:
+        raise TargetError(facts.get("why_no_plugin_library") or "that machine's bottlekit knows no plugin library")
+    compiler = compiler_for(facts, job.target.kind)
+    if compiler.name == "trtexec":
+        raise TargetError("--plugin needs TensorRT's Python bindings there, and only trtexec is installed")
+    library = PluginLibrary(**found)
+    require_generation(library, compiler.version)
+    return library
+
+
+def _plugin_key(job: Job, library: PluginLibrary | None) -> dict[str, Any]:
+    """The part of an engine's key that the plugin decides."""
+    if library is None:
+        return {}
+    node = f"{NODES[job.part]} {DOMAIN_VERSION}"
+    return {"plugin": {"node": node, "library_sha256": library.sha256}}
 
 
 def _lowering(job: Job) -> dict[str, Any]:

@@ -29,7 +29,13 @@ from typing import Any
 from bottlekit.build.agent_pack import AGENT_NAME, pack_agent
 from bottlekit.build.agent_talk import AgentTalk
 from bottlekit.build.job import Compiled, Job
-from bottlekit.build.job_folder import engine_from_answer, job_folder_from_job, key_from_facts, timing_cache_path
+from bottlekit.build.job_folder import (
+    engine_from_answer,
+    job_folder_from_job,
+    key_from_facts,
+    plugin_from_facts,
+    timing_cache_path,
+)
 from bottlekit.build.ssh import SshError, SshHost
 from bottlekit.device.build_answer import (
     ANSWER_FILE,
@@ -91,7 +97,13 @@ class RemoteMachine:
 
     def key_of(self, job: Job) -> dict[str, Any]:
         """What else, beside the bundle and the target, decides what comes out; TargetError if it cannot build."""
-        return key_from_facts(job, self.facts())
+        return key_from_facts(job, self._facts_for(job))
+
+    def _facts_for(self, job: Job) -> dict[str, Any]:
+        """What that machine is, with the plugin library that the job names looked at."""
+        if job.plugin is None or job.plugin.library is None:
+            return self.facts()
+        return self._ask(["facts", "--plugin-library", job.plugin.library], _SHORT_S)[0]
 
     def compile_engine(self, job: Job, path: Path) -> Compiled:
         """Build `job` there and write the engine to `path`, its raw log and timing cache beside the engine's place.
@@ -104,7 +116,10 @@ class RemoteMachine:
         cache = timing_cache_path(job, key)
         with tempfile.TemporaryDirectory(prefix="bottlekit-") as scratch:
             folder = Path(scratch) / "job"
-            job_folder_from_job(job, folder, key["compiler_version"], cache if cache.exists() else None)
+            plugin = plugin_from_facts(job, self._facts_for(job))
+            job_folder_from_job(
+                job, folder, key["compiler_version"], cache if cache.exists() else None, plugin=plugin
+            )
             with _one_at_a_time(job.engine_path):
                 answer, messages = self._built_there(job, folder)
                 for file, content in answer.items():

@@ -18,6 +18,7 @@ from typing import Any
 
 from bottlekit.build.job import Compiled, Job
 from bottlekit.build.lower import lower_onnx, lowering_key
+from bottlekit.device.codes import RANGE, WORDS, words_per_image
 from bottlekit.device.trt import PlanOptions, Profile, import_tensorrt, plan_from_onnx
 from bottlekit.targets.availability import nvidia_gpu_is_here
 
@@ -54,11 +55,12 @@ def compile_engine(job: Job, path: Path) -> Compiled:
 
 
 def profiles_of(job: Job) -> dict[str, Profile]:
-    """The range of shapes of the part's input: one image, usually one, at most `max_batch`; {} if it is fixed."""
+    """The range of shapes of the part's inputs: one image, usually one, at most `max_batch`; {} if it is fixed."""
     if not job.bundle.dynamic_batch or job.max_batch is None:
         return {}
+    inputs: dict[str, tuple[int, ...]] = {"image": tuple(job.bundle.input_shape[1:])}
     if job.part == "tail":
-        name, shape = "feature", tuple(job.bundle.feature_shape)
-    else:
-        name, shape = "image", tuple(job.bundle.input_shape[1:])
-    return {name: ((1, *shape), (1, *shape), (job.max_batch, *shape))}
+        inputs = {"feature": tuple(job.bundle.feature_shape)}
+        if job.has_plugin:
+            inputs = {WORDS: (words_per_image(job.bundle.codec.shape),), RANGE: (2,)}
+    return {name: ((1, *shape), (1, *shape), (job.max_batch, *shape)) for name, shape in inputs.items()}

@@ -18,7 +18,13 @@ from typing import Any
 
 from bottlekit.build.agent_talk import AgentTalk
 from bottlekit.build.job import Compiled, Job
-from bottlekit.build.job_folder import engine_from_answer, job_folder_from_job, key_from_facts, timing_cache_path
+from bottlekit.build.job_folder import (
+    engine_from_answer,
+    job_folder_from_job,
+    key_from_facts,
+    plugin_from_facts,
+    timing_cache_path,
+)
 from bottlekit.device.children import child_environment
 from bottlekit.targets.here import machine_here
 
@@ -27,7 +33,11 @@ TIMEOUT_S = 3600
 
 def key_of(job: Job) -> dict[str, Any]:
     """What else, beside the bundle and the target, decides what comes out; TargetError if this machine cannot."""
-    return key_from_facts(job, machine_here())
+    return key_from_facts(job, _facts(job))
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    return machine_here(job.plugin.library) if job.plugin is not None else machine_here()
 
 
 def compile_engine(job: Job, path: Path) -> Compiled:
@@ -40,7 +50,8 @@ def compile_engine(job: Job, path: Path) -> Compiled:
     cache = timing_cache_path(job, key)
     with tempfile.TemporaryDirectory(prefix="bottlekit-") as scratch:
         folder = Path(scratch) / "job"
-        job_folder_from_job(job, folder, key["compiler_version"], cache if cache.exists() else None)
+        plugin = plugin_from_facts(job, _facts(job))
+        job_folder_from_job(job, folder, key["compiler_version"], cache if cache.exists() else None, plugin=plugin)
         messages = run_agent(["build", str(folder), "--timeout", str(TIMEOUT_S)])
         return engine_from_answer(job, folder, path, key, messages)
 

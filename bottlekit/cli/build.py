@@ -9,6 +9,7 @@ import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, command_line, emit, say, set_quiet, stdout_console
 from bottlekit.cli.host_options import DEFAULT_PYTHON, HostOption, HostPythonOption, machine_from_options
+from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
     from bottlekit.build.build import Step
@@ -41,6 +42,21 @@ def build(
     ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="For int8: where that data set lies, if it is read from files.")
+    ] = None,
+    plugin: Annotated[
+        bool,
+        typer.Option(
+            "--plugin",
+            help="Quantise inside the head's engine and undo it inside the tail's: bottlekit's TensorRT plugins.",
+        ),
+    ] = False,
+    plugin_library: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --plugin: where the plugin library lies on the machine that builds.",
+            show_default="~/.cache/bottlekit/plugins/libbottlekit_plugins.so",
+        ),
     ] = None,
     workspace_mb: Annotated[
         int | None,
@@ -76,7 +92,7 @@ def build(
     """
     from bottlekit.build.build import build_bundle, jobs_for
     from bottlekit.build.check import check_jobs
-    from bottlekit.build.job import CalibrationSource
+    from bottlekit.build.job import CalibrationSource, PluginRequest
     from bottlekit.build.precision import advice_for, precision_for
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.targets.loader import target_from_name
@@ -85,13 +101,16 @@ def build(
     spec = target_from_name(target)
     machine = machine_from_options(host, host_python, timeout)
     images = CalibrationSource(calibration, data_root)
+    if plugin_library is not None and not plugin:
+        raise UsageError("--plugin-library names the library of --plugin; give that as well")
+    asked = PluginRequest(plugin_library) if plugin else None
     if check_only:
         jobs = [
             job
             for one in fleet_from_path(str(bundle))
-            for job in jobs_for(one, spec, out, part, precision, max_batch, workspace_mb, images)
+            for job in jobs_for(one, spec, out, part, precision, max_batch, workspace_mb, images, asked)
         ]
-        _report_check(check_jobs(jobs), spec.name, as_json)
+        _report_check(check_jobs(jobs), spec.name, as_json, any(job.has_plugin for job in jobs))
         return
     advice = advice_for(spec, precision_for(spec, precision))
     if advice is not None:
@@ -104,29 +123,32 @@ def build(
             steps.append(step)
 
     for one in fleet_from_path(str(bundle)):
-        build_bundle(
-            one, spec, out, part, precision, max_batch, force, watch, command_line(), workspace_mb, images, machine
-        )
+        told = (watch, command_line())
+        build_bundle(one, spec, out, part, precision, max_batch, force, *told, workspace_mb, images, machine, asked)
     emit({"engines": [_row(step) for step in steps]}, lambda: _print_table(steps), as_json)
 
 
-def _report_check(checked: list[Checked], target: str, as_json: bool) -> None:
+def _report_check(checked: list[Checked], target: str, as_json: bool, plugin: bool) -> None:
     """Print what the lint found, one line each; exit status 1 if it found anything."""
+    from bottlekit.device.plugins import LIBRARY
+
+    needs = [LIBRARY] if plugin else []
     emit(
-        {"target": target, "checked": [one.to_dict() for one in checked]},
-        lambda: _print_check(checked, target),
+        {"target": target, "checked": [one.to_dict() for one in checked], "needs": needs},
+        lambda: _print_check(checked, target, needs),
         as_json,
     )
     if any(one.findings for one in checked):
         raise typer.Exit(1)
 
 
-def _print_check(checked: list[Checked], target: str) -> None:
+def _print_check(checked: list[Checked], target: str, needs: list[str]) -> None:
     for one in checked:
         for finding in one.findings:
             print(f"{one.bundle} {one.part} for {target}: {finding}")
     if not any(one.findings for one in checked):
-        print(f"{target}: nothing to object ({len(checked)} graphs)")
+        also = "".join(f"; to build and to run, head and tail need {name}" for name in needs)
+        print(f"{target}: nothing to object ({len(checked)} graphs){also}")
 
 
 def _words(step: Step) -> str:

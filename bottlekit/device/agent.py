@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version="bottlekit-agent " + __version__)
     verbs = parser.add_subparsers(metavar="VERB", title="verbs", parser_class=_Parser)
     verbs.required = True
-    _add(verbs, "facts", _facts, "what this machine is, as JSON")
+    verb = _add(verbs, "facts", _facts, "what this machine is, as JSON")
+    verb.add_argument("--plugin-library", metavar="FILE", help="where the plugin library lies, if not as usual")
     _add(verbs, "doctor", lambda options, teller: report(), "what this machine lacks, and what to type")
 
     verb = _add(verbs, "build", _build, "build a job, in a process of its own")
@@ -188,7 +189,7 @@ def _facts(options: Any, teller: Teller) -> Any:
     _require_numpy()
     from .machine import machine_facts
 
-    return machine_facts()
+    return machine_facts(plugin_library=options.plugin_library)
 
 
 def _compare(options: Any, teller: Teller) -> Any:

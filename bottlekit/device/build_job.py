@@ -43,6 +43,7 @@ class BuildJob:
         part, target, kind: as in an engine's sidecar.
         options: what the compiler is told.
         tolerance: how the outputs are judged.
+        plugin: the `path` and `sha256` of the plugin library that the graph needs; None for none.
         expects_tensorrt, expects_sm: the start of the version ("8.2") and the SM ("6.2"); None for any.
     """
 
@@ -66,6 +67,7 @@ class BuildJob:
             fp32_layers=tuple(compile_.texts("fp32_layers")),
             timing_cache=_content(os.path.join(folder, CACHE_FILE)) if CACHE_FILE in document["files"] else b"",
         )
+        self.plugin: Optional[Fields] = None if document.get("plugin") is None else fields.object("plugin")
         bundle.onnx_sha256(self.part)  # It says so where the bundle has no such part.
 
     @classmethod
@@ -159,13 +161,14 @@ def job_document(
     expects_sm: Optional[str] = None,
     key: Optional[Dict[str, Any]] = None,
     sidecar: Optional[Dict[str, Any]] = None,
+    plugin: Optional[Dict[str, str]] = None,
 ) -> Dict[str, Any]:
     """The content of job.json, but for the files' hashes.
 
     `key` is what of the engine's key is known already; `sidecar` what goes into its sidecar as it is (precision,
-    command, lowered).
+    command, lowered); `plugin` the path and the SHA-256 of the plugin library that the graph needs.
     """
-    return {
+    document: Dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "bundle": {"name": bundle.name, "sha256": bundle.sha256},
@@ -178,6 +181,9 @@ def job_document(
         "key": key or {},
         "sidecar": sidecar or {},
     }
+    if plugin is not None:
+        document["plugin"] = plugin
+    return document
 
 
 def _check_file(folder: str, name: str, sha256: str) -> None:
@@ -230,6 +236,6 @@ def files_of_job(folder: str) -> List[str]:
 
 
 def _files_of_bundle(folder: str) -> List[str]:
-    """What of the bundle in `folder` a job takes along: all but the graphs; the codec's tables where it has some."""
+    """What of the bundle in `folder` a job takes along: all but graphs, and the codec's tables if it has some."""
     has_tables = os.path.isfile(os.path.join(folder, CODEC_FILE))
     return ["bundle.json", "golden.npz"] + ([CODEC_FILE] if has_tables else [])

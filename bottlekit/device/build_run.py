@@ -26,11 +26,13 @@ from .build_answer import (
     engine_file,
 )
 from .build_job import BuildJob
-from .errors import EngineError
+from .errors import EngineError, TargetError
+from .fields import Fields
 from .files import sha256_of_file, whole_folder, write_json
 from .golden import compare_with_golden
 from .machine import Compiler, compiler_for, machine_facts, machine_key, require_expected
 from .ort_runner import OnnxRuntimeRunner, optimise_onnx
+from .plugins import PluginLibrary, find_library, load_library
 from .runner import TensorInfo
 from .trt import PlanOptions, import_tensorrt, plan_from_onnx
 from .trt_errors import classify
@@ -65,7 +67,7 @@ def run_job(folder: str, say: Say, provider: Any = "auto", halve: bool = False) 
         Nothing but build.log is left then.
     """
     job = BuildJob.load(folder)
-    facts = machine_facts(provider)
+    facts = machine_facts(provider, None if job.plugin is None else job.plugin.text("path"))
     compiler = compiler_for(facts, job.kind)
     require_expected(facts, compiler, job.target, job.expects_tensorrt, job.expects_sm)
     options = job.options
@@ -103,6 +105,8 @@ def _make(
     path = os.path.join(out, engine_file(job.kind))
     if compiler.name == "onnxruntime":
         return _with_onnxruntime(job, path)
+    if compiler.name == "trtexec" and job.plugin is not None:
+        raise TargetError("a plugin needs TensorRT's Python bindings, and only trtexec is here")
     if compiler.name == "trtexec":
         made = _with_trtexec(job, facts["trtexec"]["path"], compiler.version, options, path, log)
     else:
@@ -125,7 +129,10 @@ def _with_bindings(job: BuildJob, options: PlanOptions, path: str, log: Recorded
     with open(job.graph_path, "rb") as file:
         onnx = file.read()
     where = "the {} of {}".format(job.part, job.bundle.name)
-    plan = plan_from_onnx(import_tensorrt(job.kind), onnx, options, where, log)
+    trt = import_tensorrt(job.kind)
+    if job.plugin is not None:
+        load_library(trt, _library_of_job(job.plugin))
+    plan = plan_from_onnx(trt, onnx, options, where, log)
     with open(path, "wb") as file:
         file.write(plan.content)
     if plan.timing_cache:
@@ -135,6 +142,14 @@ def _with_bindings(job: BuildJob, options: PlanOptions, path: str, log: Recorded
     with runner:
         golden = compare_with_golden(runner, job.bundle, job.part, job.tolerance)
         return _Made(plan.build_ms, golden, plan.log, json.loads(runner.layers()))
+
+
+def _library_of_job(plugin: Fields) -> PluginLibrary:
+    """The plugin library that a job names; TargetError where it is gone, or was changed since the job was made."""
+    library = find_library(plugin.text("path"))
+    if library.sha256 != plugin.sha256("sha256"):
+        raise TargetError("{} was changed after the job was made; make the job again".format(library.path))
+    return library
 
 
 def _with_trtexec(

@@ -13,6 +13,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from .errors import BottlekitError, MeterError
 from .meters.ina3221 import rails_below
+from .nvrtc import Nvrtc
+from .plugins import HOW_TO_BUILD, find_library
 
 OK, WARNING, MISSING = "ok", "warning", "missing"
 
@@ -48,6 +50,7 @@ def examine(root: str = "/") -> List[Check]:
     checks += [_jetpack(root)] if is_jetson(root) else []
     unseen = Check("GPU", MISSING, "not looked at: that needs numpy", "first mend numpy")
     checks += [_gpu() if numpy.state == OK else unseen, _tensorrt(root), _trtexec(root)]
+    checks += [_nvrtc(), _plugin_library()]
     checks += [_power_mode(root), _jtop(root), _sensors(root)] if is_jetson(root) else []
     return checks + [_memory(root), _disk()]
 
@@ -156,6 +159,32 @@ def _trtexec(root: str) -> Check:
     if path is None:
         return Check("trtexec", WARNING, "not found", "only needed where TensorRT's Python bindings are missing")
     return Check("trtexec", OK, path)
+
+
+def _nvrtc() -> Check:
+    """What compiles the kernel behind a head; without it the codec quantises on the host."""
+    try:
+        found = Nvrtc()
+    except BottlekitError as error:
+        return Check("NVRTC", WARNING, str(error), "only needed to quantise on the GPU")
+    return Check("NVRTC", OK, "CUDA {}.{}, {}".format(*(found.version + (found.path,))))
+
+
+def _plugin_library() -> Check:
+    try:
+        found = find_library()
+    except BottlekitError as error:
+        return Check("plugin library", WARNING, str(error), "only needed for `bottlekit build --plugin`")
+    words = "{}, {}, SHA-256 {}".format(found.path, found.generation, found.sha256[:8])
+    installed = _version_in_child("tensorrt")
+    if installed is not None and found.tensorrt is not None and installed.split(".")[0] != str(found.tensorrt):
+        return Check(
+            "plugin library",
+            WARNING,
+            words,
+            "TensorRT here is {}; build it again: {}".format(installed, HOW_TO_BUILD),
+        )
+    return Check("plugin library", OK, words)
 
 
 def _power_mode(root: str) -> Check:

@@ -20,7 +20,7 @@ import numpy as np
 
 from .bundle import Bundle
 from .codecs import Codec
-from .codes import codes_again, feeds_from_quantised, gives_codes, quantised_from_outputs, takes_codes
+from .codes import STATUS, codes_again, feeds_from_quantised, gives_codes, quantised_from_outputs, takes_codes
 from .errors import CodecError, EngineError, UnknownNameError
 from .quantizer import dequantize, levels_from_bits, quantize
 from .runner import Runner, TensorInfo
@@ -102,6 +102,8 @@ def compare_with_golden(
     golden = bundle.golden()
     where = "the {} of {}".format(part, bundle.name)
     outputs = _run_all(runner, golden_feeds(bundle, part, runner.inputs))
+    if part == "tail" and STATUS in outputs and outputs[STATUS].any():
+        raise EngineError("{} refuses codes of the bundle's own codec; build it again".format(where))
     step = 0.0
     if part == "head" and gives_codes(runner.outputs):
         codes, actual = _quantised(where, outputs, bundle.codec)

@@ -19,6 +19,7 @@ from .environment import environment, version_of
 from .errors import BottlekitError, TargetError
 from .fit import is_version
 from .ort_runner import onnxruntime_key
+from .plugins import find_library
 from .trt import FLAVOURS, full_version, import_tensorrt
 from .trtexec import trtexec_version
 
@@ -30,11 +31,14 @@ class Compiler(NamedTuple):
     version: str
 
 
-def machine_facts(provider: Any = "auto") -> Dict[str, Any]:
+def machine_facts(provider: Any = "auto", plugin_library: Optional[str] = None) -> Dict[str, Any]:
     """This machine as JSON values. `provider` names the CUDA provider, or is one that is open already.
 
+    `plugin_library` is where the plugin library lies; None for the usual places.
+
     tensorrt (version by flavour, None where it is not), why_no_tensorrt, trtexec ({path, version} or None), gpu
-    (name, sm, memory_bytes, driver_version, runtime_version, provider; or None), why_no_gpu, l4t, jetpack,
+    (name, sm, memory_bytes, driver_version, runtime_version, provider; or None), why_no_gpu, plugin_library (path,
+    sha256, tensorrt: the major version that it is linked with; or None), why_no_plugin_library, l4t, jetpack,
     onnxruntime, numpy, python, machine, bottlekit, environment.
     """
     tensorrt: Dict[str, Optional[str]] = {}
@@ -45,6 +49,7 @@ def machine_facts(provider: Any = "auto") -> Dict[str, Any]:
         except TargetError as error:
             tensorrt[flavour], reasons[flavour] = None, str(error)
     gpu, why_no_gpu = _gpu(provider)
+    library, why_no_library = _plugin_library(plugin_library)
     trtexec = trtexec_path()
     l4t = l4t_release()
     return {
@@ -60,6 +65,8 @@ def machine_facts(provider: Any = "auto") -> Dict[str, Any]:
         "trtexec": None if trtexec is None else {"path": trtexec, "version": trtexec_version(trtexec)},
         "gpu": gpu,
         "why_no_gpu": why_no_gpu,
+        "plugin_library": library,
+        "why_no_plugin_library": why_no_library,
         "environment": environment(),
     }
 
@@ -72,6 +79,14 @@ def _gpu(provider: Any) -> Any:
                 return dict(provider.device_facts(), provider=provider.name), None
         with open_provider(provider) as opened:
             return dict(opened.device_facts(), provider=opened.name), None
+    except BottlekitError as error:
+        return None, str(error)
+
+
+def _plugin_library(path: Optional[str]) -> Any:
+    """The plugin library's facts and None, or None and why there are none."""
+    try:
+        return dict(find_library(path)._asdict()), None
     except BottlekitError as error:
         return None, str(error)
 

@@ -115,7 +115,7 @@ def load_library(trt: Any, library: PluginLibrary) -> None:
                 )
             )
         try:
-            ctypes.CDLL(os.path.abspath(library.path), mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(library.path, mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise TargetError("the plugin library {} cannot be loaded: {}".format(library.path, _one_line(error)))
         _loaded[library.sha256] = library.path
@@ -145,7 +145,9 @@ def _described(path: str) -> PluginLibrary:
     with open(path, "rb") as file:
         # The name that the dynamic linker looks for stands in the file as it is.
         needed = re.search(rb"libnvinfer\.so\.(\d+)", file.read())
-    return PluginLibrary(path, sha256_of_file(path), None if needed is None else int(needed.group(1)))
+    return PluginLibrary(
+        os.path.abspath(path), sha256_of_file(path), None if needed is None else int(needed.group(1))
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import TensorProto
 
+from bottlekit.device.plugins import DOMAIN, DOMAIN_VERSION, LIBRARY, NODES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -35,13 +37,14 @@ class ParserFacts:
 
     tensorrt: the version whose parser reads it, (major, minor); None where ONNX Runtime does.
     opset_ceiling: the newest opset it reads. uint8_edges: inputs and outputs may be UINT8.
-    has_profile: the build gives every free dimension a range.
+    has_profile: the build gives every free dimension a range. plugins: it loads bottlekit's plugin library.
     """
 
     tensorrt: tuple[int, int] | None
     opset_ceiling: int
     uint8_edges: bool = True
     has_profile: bool = True
+    plugins: bool = False
 
     def before(self, major: int, minor: int) -> bool:
         """Whether a TensorRT older than this version reads the graph."""
@@ -105,7 +108,9 @@ def _operators(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
         return
     known = known_operators(facts.tensorrt)
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain == DOMAIN:
+            yield from _plugin_node(model, node, facts)
+        elif node.domain not in ("", "ai.onnx"):
             yield Finding(
                 "unknown-operator",
                 _node_name(node),
@@ -119,6 +124,25 @@ def _operators(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:
                 f"the parser of TensorRT {facts.tensorrt[0]}.{facts.tensorrt[1]} has no such operator",
                 "export at opset 13, or write the layer with operators that it has",
             )
+
+
+def _plugin_node(model: onnx.ModelProto, node: onnx.NodeProto, facts: ParserFacts) -> Iterator[Finding]:
+    """A node of bottlekit's own domain: the library brings it, in one version."""
+    version = next((opset.version for opset in model.opset_import if opset.domain == DOMAIN), None)
+    if node.op_type not in NODES.values() or version != DOMAIN_VERSION:
+        yield Finding(
+            "unknown-operator",
+            _node_name(node),
+            f"{LIBRARY} has {' and '.join(NODES.values())} of version {DOMAIN_VERSION}, not this one of {version}",
+            "use the bottlekit that wrote the graph",
+        )
+    elif not facts.plugins:
+        yield Finding(
+            "plugin-library",
+            _node_name(node),
+            f"it is a plugin, and the build does not load {LIBRARY}",
+            "build with --plugin, from the bundle's own graphs",
+        )
 
 
 def _reduce_axes(model: onnx.ModelProto, facts: ParserFacts) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ _TIMEOUT_S = 120
 
 
 @functools.cache
-def machine_here() -> dict[str, Any]:
+def machine_here(plugin_library: str | None = None) -> dict[str, Any]:
     """The facts of this machine, as `machine_facts` of the device island gives them; TargetError if it fails."""
     command = [sys.executable, "-m", "bottlekit.device.agent", "facts"]
+    command += [] if plugin_library is None else ["--plugin-library", plugin_library]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=_TIMEOUT_S, env=child_environment(), check=False

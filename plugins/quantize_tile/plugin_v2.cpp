@@ -3,7 +3,6 @@
 
 namespace bottlekit {
 
-using QuantizeTileCreator = CreatorV2<QuantizeTileLayer>;
-REGISTER_TENSORRT_PLUGIN(QuantizeTileCreator);
+static Registrar<CreatorV2<QuantizeTileLayer>> registrar;
 
 }  // namespace bottlekit

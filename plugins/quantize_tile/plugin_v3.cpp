@@ -3,7 +3,6 @@
 
 namespace bottlekit {
 
-using QuantizeTileCreator = CreatorV3<QuantizeTileLayer>;
-REGISTER_TENSORRT_PLUGIN(QuantizeTileCreator);
+static Registrar<CreatorV3<QuantizeTileLayer>> registrar;
 
 }  // namespace bottlekit

@@ -3,7 +3,6 @@
 
 namespace bottlekit {
 
-using UntileDequantizeCreator = CreatorV2<UntileDequantizeLayer>;
-REGISTER_TENSORRT_PLUGIN(UntileDequantizeCreator);
+static Registrar<CreatorV2<UntileDequantizeLayer>> registrar;
 
 }  // namespace bottlekit

@@ -3,7 +3,6 @@
 
 namespace bottlekit {
 
-using UntileDequantizeCreator = CreatorV3<UntileDequantizeLayer>;
-REGISTER_TENSORRT_PLUGIN(UntileDequantizeCreator);
+static Registrar<CreatorV3<UntileDequantizeLayer>> registrar;
 
 }  // namespace bottlekit

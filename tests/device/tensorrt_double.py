@@ -12,6 +12,7 @@ bindings do, also on assignment. Strings that it logs are TensorRT's own.
 import ctypes
 import enum
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,34 @@ class _Graph:
         return value.name, shape, _ORT_TYPES[value.type]
 
 
+def _creators_in_this_process():
+    """The plugins that TensorRT's registry would know: those of a library (see plugin_library) that was loaded."""
+    try:
+        ctypes.c_int.in_dll(ctypes.CDLL(None), "double_of_the_plugin_library")
+    except ValueError:
+        return []
+    return ["QuantizeTile", "UntileDequantize"]
+
+
+def plugin_library(folder, tensorrt=8, more=""):
+    """Compile a double of the plugin library, which names the TensorRT that it needs; `more` makes it another."""
+    source, path = str(Path(folder, "plugins.c")), str(Path(folder, "libbottlekit_plugins.so"))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    text = 'int double_of_the_plugin_library = 1;\nconst char *needed = "libnvinfer.so.{}";\n{}\n'
+    Path(source).write_text(text.format(tensorrt, more))
+    subprocess.check_call(["cc", "-shared", "-fPIC", "-o", path, source])
+    return path
+
+
+class _Creator:
+    """What a registry tells of one plugin."""
+
+    plugin_version, plugin_namespace = "1", "bottlekit"
+
+    def __init__(self, name):
+        self.name = name
+
+
 class _Double:
     """The knobs of a test, and everything that the classes of one module share."""
 
@@ -105,6 +134,9 @@ class _Double:
         self.fail_above_bytes = None  # a build with more workspace runs out of memory
         self.fail_parse = []
         self.fail_execute = False
+        # What an ONNX becomes; a test that has onnx can give one that knows the project's own nodes.
+        self.graph = _Graph
+        self.creators = _creators_in_this_process
         self.layer_names = ["conv1", "relu1", "fc"]
         # How queued work reaches the stream: at once, or through the libcudart double, which can record it.
         self.enqueue = lambda work: work(0)
@@ -150,6 +182,8 @@ def tensorrt_double(version, sm="6.2", fast_fp16=True, fast_int8=False):
         setattr(
             module, name, getattr(module.DataType, {"float32": "FLOAT", "float16": "HALF"}.get(name, name.upper()))
         )
+    if "get_plugin_registry" in attributes:
+        module.get_plugin_registry = lambda: module.IPluginRegistry()
     if "init_libnvinfer_plugins" in attributes:
         module.init_libnvinfer_plugins = lambda logger, namespace: True
     return module
@@ -336,7 +370,7 @@ def _implementations(module, double):
             self._errors = [module.ParserError(text) for text in double.fail_parse]
             if not self._errors:
                 try:
-                    self._network._graph = _Graph(bytes(model))
+                    self._network._graph = double.graph(bytes(model))
                     self._network._onnx = bytes(model)
                 except Exception as error:
                     self._errors = [module.ParserError(str(error))]
@@ -422,6 +456,16 @@ def _implementations(module, double):
                 "profiles": config._profiles,
             }
             return module.IHostMemory(MAGIC + json.dumps(header).encode() + b"\n" + network._onnx)
+
+    class IPluginRegistry(_Limited):
+        @property
+        def plugin_creator_list(self):
+            # From TensorRT 10 on, the creators of IPluginV3 are not among these.
+            return [] if hasattr(self, "all_creators") else [_Creator(name) for name in double.creators()]
+
+        @property
+        def all_creators(self):
+            return [_Creator(name) for name in double.creators()]
 
     class EngineInspector(_Limited):
         def __init__(self, engine):
@@ -590,7 +634,7 @@ def _implementations(module, double):
                 self._logger.log(severity.ERROR, text.format(double.sm, facts["sm"]))
                 return None
             try:
-                graph = _Graph(onnx_bytes)
+                graph = double.graph(onnx_bytes)
             except Exception:
                 self._logger.log(
                     severity.ERROR, "Error Code 1: Serialization (Serialization assertion safeVersionRead failed)"

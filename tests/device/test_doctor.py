@@ -92,3 +92,36 @@ def test_the_report_is_complete_only_if_nothing_is_missing(monkeypatch):
         checks = [doctor.Check("x", state, "found") for state in states]
         monkeypatch.setattr(doctor, "examine", lambda root, checks=checks: checks)
         assert report()["complete"] is complete
+
+
+def a_library(folder, tensorrt):
+    """A file with the name that a plugin library needs of TensorRT, at the library's usual place in a cache."""
+    path = folder / "bottlekit" / "plugins" / "libbottlekit_plugins.so"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x7fELF\0libcudart.so\0libnvinfer.so." + tensorrt + b"\0")
+    return path
+
+
+def test_the_plugin_library_and_its_tensorrt_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor, "_version_in_child", lambda module: {"numpy": "1.19.4"}.get(module))
+    path = a_library(tmp_path, b"8")
+    check = by_name(examine())["plugin library"]
+    assert check.state == OK
+    assert check.found.startswith("{}, for TensorRT 8 (IPluginV2DynamicExt), SHA-256 ".format(path))
+    a_library(tmp_path, b"10")
+    assert "for TensorRT 10 (IPluginV3)" in by_name(examine())["plugin library"].found
+    monkeypatch.setattr(doctor, "_version_in_child", lambda module: {"tensorrt": "8.2.1.8"}.get(module))
+    check = by_name(examine())["plugin library"]
+    assert check.state == WARNING
+    assert check.advice.startswith("TensorRT here is 8.2.1.8; build it again: cmake -S plugins")
+
+
+def test_what_quantises_on_the_gpu_and_is_missing_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("bottlekit.device.plugins.library_places", lambda: [str(tmp_path / "none.so")])
+    monkeypatch.setattr("bottlekit.device.nvrtc.nvrtc_libraries", lambda: [str(tmp_path / "libnvrtc.so")])
+    checks = by_name(examine())
+    assert checks["plugin library"].state == checks["NVRTC"].state == WARNING
+    assert "cmake -S plugins -B plugins/build" in checks["plugin library"].found
+    assert "pip install 'nvidia-cuda-nvrtc-cu12==12.9.*'" in checks["NVRTC"].found

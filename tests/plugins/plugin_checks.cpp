@@ -25,6 +25,30 @@ struct Logger : ILogger {
 } logger;
 extern "C" ILogger* getLogger() noexcept { return &logger; }
 
+struct Registry : IPluginRegistry {
+  std::vector<IPluginCreator*> v2;
+  std::vector<IPluginCreatorV3One*> v3;
+  bool right_namespaces = true;
+  bool registerCreator(IPluginCreator& creator, char const* name) noexcept override {
+    v2.push_back(&creator);
+    // As TensorRT does: the namespace of the registration becomes the creator's.
+    creator.setPluginNamespace(name);
+    right_namespaces = right_namespaces && std::strcmp(name, "bottlekit") == 0;
+    return true;
+  }
+  bool registerCreator(IPluginCreatorV3One& creator, char const* name) noexcept override {
+    v3.push_back(&creator);
+    right_namespaces = right_namespaces && std::strcmp(name, creator.getPluginNamespace()) == 0;
+    return true;
+  }
+};
+// Plugins register before main, whichever order the files are initialised in.
+static Registry& registry() {
+  static Registry all;
+  return all;
+}
+extern "C" IPluginRegistry* getPluginRegistry() noexcept { return &registry(); }
+
 namespace bottlekit {
 cudaError_t launch_quantize_tile(float const* features, int images, QuantizeTileOptions options, uint8_t* canvases,
                                  float* ranges, int32_t* status, cudaStream_t) {
@@ -284,6 +308,7 @@ static void bad_attributes() {
 
 int main() {
   check(registry().v2.size() == 2 && registry().v3.size() == 2, "four creators");
+  check(registry().right_namespaces, "registered in the namespace of the domain");
   generation2();
   generation3();
   bad_attributes();

@@ -94,6 +94,17 @@ class FieldList {
   nvinfer1::PluginFieldCollection collection_{};
 };
 
+// Registers a creator, in its own namespace, when the library is loaded. TensorRT's macro would register it without
+// one, and a parser that looks for the nodes' domain would not find it.
+template <class Creator>
+class Registrar {
+ public:
+  Registrar() { getPluginRegistry()->registerCreator(creator_, kPluginNamespace); }
+
+ private:
+  Creator creator_;
+};
+
 inline int32_t constant_of(nvinfer1::IDimensionExpr const* dimension, char const* name) {
   require(dimension != nullptr && dimension->isConstant(), std::string(name) + " must be fixed; only n may vary");
   return static_cast<int32_t>(dimension->getConstantValue());

@@ -170,25 +170,15 @@ class IPluginCreatorV3One {
   virtual ~IPluginCreatorV3One() = default;
 };
 
-// The registry, as far as a plugin library sees it.
-struct Registry {
-  std::vector<IPluginCreator*> v2;
-  std::vector<IPluginCreatorV3One*> v3;
-  void add(IPluginCreator* creator) { v2.push_back(creator); }
-  void add(IPluginCreatorV3One* creator) { v3.push_back(creator); }
-};
-inline Registry& registry() {
-  static Registry all;
-  return all;
-}
-template <class Creator>
-struct PluginRegistrar {
-  Creator creator;
-  PluginRegistrar() { registry().add(&creator); }
+// The registry, as far as a plugin library sees it: of both generations at once.
+class IPluginRegistry {
+ public:
+  virtual bool registerCreator(IPluginCreator& creator, char const* pluginNamespace) noexcept = 0;
+  virtual bool registerCreator(IPluginCreatorV3One& creator, char const* pluginNamespace) noexcept = 0;
+  virtual ~IPluginRegistry() = default;
 };
 
 }  // namespace nvinfer1
 
-#define REGISTER_TENSORRT_PLUGIN(name) static nvinfer1::PluginRegistrar<name> pluginRegistrar##name {}
-
 extern "C" nvinfer1::ILogger* getLogger() noexcept;
+extern "C" nvinfer1::IPluginRegistry* getPluginRegistry() noexcept;
