@@ -63,6 +63,12 @@ def bench(
             help="head, encode, decode, tail, full or baseline; may be given again. Without it, all of them."
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Measure the phases transmit and wait, too, with this server of the fleet."
+        ),
+    ] = None,
     samples: Annotated[
         int | None,
         typer.Option(help="Enough samples of a phase: p90 needs 64, p95 130, p99 662.", show_default="662"),
@@ -128,6 +134,8 @@ def bench(
 
     [bold]--power[/bold] measures what an inference costs in energy, too; on a machine without a sensor it says so.
 
+    [bold]--server HOST:PORT[/bold] adds sending payloads to a server and waiting for it, each alone.
+
     [bold]--host nvidia@tx2[/bold] sends engines that were built for that machine, and measures there: the codec,
     and those parts that have an engine here.
     """
@@ -149,11 +157,8 @@ def bench(
         from bottlekit.cli.bench_emulate import bench_emulated
 
         measuring = {"--samples": samples, "--seconds": seconds, "--warm-up": warm_up, "--threads": threads}
-        given = [
-            name
-            for name, value in {**measuring, "--quick": quick or None, "--no-fused": no_fused or None}.items()
-            if value is not None
-        ]
+        flags = {"--quick": quick or None, "--no-fused": no_fused or None, "--server": server}
+        given = [name for name, value in {**measuring, **flags}.items() if value is not None]
         given += powered.given()
         bench_emulated(
             bundle, target, out, phase, emulate, emulate_mode, emulate_precision, given, csv, markdown, as_json
@@ -169,10 +174,11 @@ def bench(
     )
     fleet, machine = fleet_from_path(str(bundle)), machine_from_options(host, host_python)
     if machine is not None:
-        profile = measured_there(machine, fleet, engines, target, phase, effort, threads, powered, not no_fused)
+        fused = not no_fused
+        profile = measured_there(machine, fleet, engines, target, phase, effort, threads, powered, fused, server)
     else:
-        work = _work(fleet, engines, target, phase)
-        profile = _measured_here(work, target, effort, threads, powered, out, not no_fused)
+        work = _work(fleet, engines, target, phase, server)
+        profile = _measured_here(work, target, effort, threads, powered, out, not no_fused, server)
     here = profile["environment"]
     table = phases_table(profile, f"Phases on {target}, {here['cpu'] or here['machine']}")
     write_json(str(out), profile)
@@ -193,15 +199,20 @@ def bench(
     say(f"wrote {out}; next: bottlekit plan {out} --link wifi")
 
 
-def _work(fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] | None) -> list[Work]:
-    """What to measure of each bundle, every engine checked: nobody waits to learn that the last one is missing."""
+def _work(
+    fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] | None, server: str | None
+) -> list[Work]:
+    """What to measure of each bundle; engines and server are checked: nobody waits to learn that one is missing."""
     from bottlekit.device.bench import checked_phases
     from bottlekit.device.engine import engines_for_bundle
+    from bottlekit.device.link_phases import check_server
 
     work = []
     for bundle in fleet:
         engines = engines_for_bundle(str(engines_dir), bundle, target)
-        work.append((bundle, engines, checked_phases(bundle, engines, asked, target)))
+        work.append((bundle, engines, checked_phases(bundle, engines, asked, target, server)))
+    for bundle in fleet:
+        check_server(bundle, server)
     return work
 
 
@@ -213,6 +224,7 @@ def _measured_here(
     powered: PowerOptions,
     out: Path,
     fused: bool,
+    server: str | None,
 ) -> dict[str, Any]:
     """The profile of this machine. One that is interrupted is written beside `out`, marked `partial`."""
     from bottlekit import __version__
@@ -233,7 +245,7 @@ def _measured_here(
             return profile_from_entries(entries, target, here, __version__, command_line(), told, partial)
 
         try:
-            _measure(work, effort, threads, request, entries, fused)
+            _measure(work, effort, threads, request, entries, fused, server)
         except (KeyboardInterrupt, SystemExit):
             if any(entry["phases"] for entry in entries):
                 write_json(str(partial_path(out)), profile(partial=True))
@@ -249,6 +261,7 @@ def _measure(
     request: PowerRequest | None,
     entries: list[dict[str, Any]],
     fused: bool,
+    server: str | None,
 ) -> None:
     """Measure one phase after the other; `entries` holds what there is at any moment."""
     from rich.progress import Progress
@@ -278,6 +291,7 @@ def _measure(
                 power=request,
                 on_entry=entries.append,
                 fused=fused,
+                server=server,
             )
 
 

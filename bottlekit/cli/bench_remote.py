@@ -24,6 +24,7 @@ def measured_there(
     threads: int | None,
     power: PowerOptions,
     fused: bool,
+    server: str | None,
 ) -> dict[str, Any]:
     """The profile of a fleet's engines on that machine. What lacks an engine is found before anything is sent.
 
@@ -32,19 +33,22 @@ def measured_there(
     from bottlekit.device.bench import checked_phases
     from bottlekit.device.bundle import PARTS
     from bottlekit.device.engine import engines_for_bundle
+    from bottlekit.device.link_phases import link_phases
 
     work = []
     for bundle in fleet:
         engines = engines_for_bundle(str(engines_dir), bundle, target)
         # Without --phase: the codec, and what has an engine.
-        wanted = phases if phases is not None else [part for part in PARTS if part in engines]
-        chosen = checked_phases(bundle, engines, wanted, target)
+        linked = link_phases(server, phases)
+        wanted = phases if phases is not None else [part for part in PARTS if part in engines] + linked
+        chosen = checked_phases(bundle, engines, wanted, target, server)
         work.append((bundle, {part: engine for part, engine in engines.items() if part in chosen}))
     options = ["--samples", str(effort.min_samples), "--seconds", f"{effort.max_seconds:g}"]
     options += ["--warm-up", f"{effort.warm_up_seconds:g}"]
     options += [] if threads is None else ["--threads", str(threads)]
     options += power.words()
     options += [] if fused else ["--no-fused"]
+    options += [] if server is None else ["--server", server]
     for phase in phases or ():
         options += ["--phase", phase]
     profile: dict[str, Any] = machine.bench(work, target, options)

@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_engines(verb)
     verb.add_argument("-o", "--out", metavar="FILE", help="write the profile there, rather than print it")
     verb.add_argument("--phase", action="append", help="head, encode, decode, tail, full or baseline")
+    verb.add_argument("--server", metavar="HOST:PORT", help="measure transmit and wait, too, with that server")
     verb.add_argument("--samples", type=int, help="enough samples of a phase; p99 needs 662")
     verb.add_argument("--seconds", type=float, help="enough time for a phase, if that comes first")
     verb.add_argument("--warm-up", metavar="SECONDS", type=float, help="the most to warm up")

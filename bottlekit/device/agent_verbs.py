@@ -13,6 +13,7 @@ from .errors import BundleError, EngineError, UnknownNameError, UsageError
 from .files import write_json
 from .golden import compare_with_golden, tolerance_from_name
 from .images import image_from_file
+from .link_phases import check_server, link_phases
 from .phases import phases_of_bundle
 from .power_mode import power_mode
 from .power_options import PowerOptions
@@ -54,6 +55,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
     for bundle in fleet_from_path(options.bundle, whole=False):
         engines = engines_for_bundle(options.engines, bundle, options.target)
         work.append((bundle, engines, _phases(bundle, engines, options)))
+        check_server(bundle, options.server)
     powered = PowerOptions(
         options.power, options.meter, options.meter_source, options.power_mode, options.lock_clocks, options.quick
     )
@@ -83,6 +85,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
                     power=request,
                     on_entry=entries.append,
                     fused=options.fused,
+                    server=options.server,
                 )
         except (KeyboardInterrupt, SystemExit):
             if options.out is not None and any(entry["phases"] for entry in entries):
@@ -98,7 +101,8 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
 def _phases(bundle: Bundle, engines: Dict[str, Engine], options: Any) -> List[str]:
     """What to measure: what was asked for, else the codec and every part that has an engine here."""
     here = [phase for phase in phases_of_bundle(bundle) if phase in engines or phase in ("encode", "decode")]
-    return checked_phases(bundle, engines, options.phase or here, options.target)
+    here += link_phases(options.server)
+    return checked_phases(bundle, engines, options.phase or here, options.target, options.server)
 
 
 def _summaries(entries: List[Dict[str, Any]]) -> Dict[str, Any]:

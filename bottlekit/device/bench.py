@@ -16,10 +16,11 @@ from .bench_apart import result_of_worker
 from .bundle import PARTS, Bundle
 from .energy_phase import PowerRequest, energy_of_phase
 from .engine import Engine
-from .errors import UnknownNameError, UsageError, WireError
+from .errors import UnknownNameError, UsageError
+from .link_phases import LINK_PHASES, link_phases, loaded_link_phase
 from .phases import Phase, checked_engine, loaded_phase, phases_of_bundle
 from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
-from .wire.overhead import framing_overhead_bytes
+from .wire.overhead import framed_bytes
 
 FORMAT = "bottlekit-profile"
 VERSION = 1
@@ -56,6 +57,7 @@ def bench_bundle(
     power: Optional[PowerRequest] = None,
     on_entry: Callable[[Dict[str, Any]], None] = lambda entry: None,
     fused: bool = True,
+    server: Optional[str] = None,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -73,6 +75,7 @@ def bench_bundle(
         on_entry: gets the entry before its first phase; what an interrupted measurement has so far is in it.
         fused: a head on a GPU quantises there, if it can, and is then measured with it; what is left of the
             encoder is measured on codes.
+        server: HOST:PORT of the server that `transmit` and `wait` are measured with; None for without them.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
@@ -81,7 +84,7 @@ def bench_bundle(
         KeyboardInterrupt: it was interrupted.
     """
     effort = checked_effort(effort if effort is not None else Effort())
-    chosen = checked_phases(bundle, engines, phases)
+    chosen = checked_phases(bundle, engines, phases, server=server)
     known = {} if measured_before is None else measured_before
     measured: Dict[str, Dict[str, Any]] = {}
     manifest = bundle.manifest
@@ -96,7 +99,7 @@ def bench_bundle(
         "accuracy": manifest["accuracy"],
         "payload_bytes": manifest["payload_bytes"],
         "input_jpeg_bytes": manifest.get("input_jpeg_bytes"),
-        "framed_bytes": _framed_bytes(manifest["payload_bytes"]["mean"]),
+        "framed_bytes": framed_bytes(manifest["payload_bytes"]["mean"]),
         "macs": manifest.get("macs"),
         "phases": measured,
     }
@@ -107,22 +110,12 @@ def bench_bundle(
         if engine is not None and engine.sha256 in known:
             measured[phase] = _without_raw_power(known[engine.sha256])
             continue
+        how = (effort, threads, power, fused, _quantiser_on_gpu(phase, engines, measured), server)
         if in_process:
-            measured[phase] = bench_phase(
-                bundle, phase, engine, effort, threads, power, fused, _quantiser_on_gpu(phase, engines, measured)
-            )
+            measured[phase] = bench_phase(bundle, phase, engine, *how)
         else:
             measured[phase] = result_of_worker(
-                _job(
-                    bundle,
-                    phase,
-                    engine,
-                    effort,
-                    threads,
-                    power,
-                    fused,
-                    _quantiser_on_gpu(phase, engines, measured),
-                ),
+                _job(bundle, phase, engine, *how),
                 "{} of {}".format(phase, bundle.name),
                 on_partial=functools.partial(measured.__setitem__, phase),
             )
@@ -153,14 +146,18 @@ def _quantiser_on_gpu(phase: str, engines: Dict[str, Engine], measured: Dict[str
 
 
 def checked_phases(
-    bundle: Bundle, engines: Dict[str, Engine], phases: Optional[Sequence[str]] = None, target: str = "TARGET"
+    bundle: Bundle,
+    engines: Dict[str, Engine],
+    phases: Optional[Sequence[str]] = None,
+    target: str = "TARGET",
+    server: Optional[str] = None,
 ) -> List[str]:
     """The phases that can be measured: those asked for, all of the bundle's without; each with its engine.
 
-    Raises UnknownNameError for no phase of this bundle; EngineError for a missing or unfit engine, which says to
-    build it for `target`.
+    Raises UnknownNameError for no phase of this bundle; UsageError as `link_phases` does; EngineError for a missing
+    or unfit engine, which says to build it for `target`.
     """
-    known = phases_of_bundle(bundle)
+    known = phases_of_bundle(bundle) + link_phases(server, phases)
     chosen = known if phases is None else list(phases)
     for phase in chosen:
         if phase not in known:
@@ -199,15 +196,6 @@ def profile_from_entries(
     return profile
 
 
-def _framed_bytes(payload_bytes: float) -> Optional[Dict[str, float]]:
-    """What is sent for a mean payload, all of it and without the payload; None on a machine without Thrift."""
-    try:
-        overhead = framing_overhead_bytes(round(payload_bytes))
-    except WireError:
-        return None
-    return {"request": payload_bytes + overhead, "overhead": overhead}
-
-
 def checked_effort(effort: Effort) -> Effort:
     """`effort` if it makes sense, UsageError naming the option otherwise."""
     if effort.min_samples < MINIMUM_COUNTS[50]:
@@ -227,13 +215,15 @@ def bench_phase(
     power: Optional[PowerRequest] = None,
     fused: bool = True,
     quantiser: Optional[str] = None,
+    server: Optional[str] = None,
 ) -> Dict[str, Any]:
     """Load one phase, compare it with the golden outputs, warm it up and time it, in this process.
 
     With `power` its energy is measured after that. A result that was interrupted meanwhile is marked `partial`.
     `fused` and `quantiser` are those of `loaded_phase`.
     """
-    with loaded_phase(bundle, phase, engine, threads, fused, quantiser) as loaded:
+    linked = loaded_link_phase(bundle, phase, server) if phase in LINK_PHASES else None
+    with linked or loaded_phase(bundle, phase, engine, threads, fused, quantiser) as loaded:
         golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
         on_device_ms: List[float] = []
@@ -253,9 +243,8 @@ def bench_phase(
     if on_device_ms:
         result["device_samples_ms"] = on_device_ms
         result["device_summary"] = summary(on_device_ms)
-    for name, told in (("quantiser", loaded.quantiser), ("why_not_fused", loaded.why_not_fused)):
-        if told is not None:
-            result[name] = told
+    told = (("quantiser", loaded.quantiser), ("why_not_fused", loaded.why_not_fused), ("link", loaded.link))
+    result.update((name, value) for name, value in told if value is not None)
     if energy is not None:
         result["energy"] = energy
         if energy.get("partial"):
@@ -322,6 +311,7 @@ def _job(
     power: Optional[PowerRequest],
     fused: bool,
     quantiser: Optional[str],
+    server: Optional[str],
 ) -> Dict[str, Any]:
     """What a worker has to measure."""
     return {
@@ -334,4 +324,5 @@ def _job(
         "power": None if power is None else power.to_dict(),
         "fused": fused,
         "quantiser": quantiser,
+        "server": server,
     }

@@ -2,7 +2,7 @@
 
 stdin  {"bundle": path, "parts": those whose graphs are there, "phase": name, "engine": path or null,
         "effort": [...], "threads": n or null, "power": PowerRequest.to_dict() or null, "fused": bool,
-        "quantiser": "kernel", "plugin" or null}
+        "quantiser": "kernel", "plugin" or null, "server": HOST:PORT or null}
 stdout {"result": ...} or {"error": {"kind": class name, "message": line}}
 
 SIGINT and SIGTERM end it; when that meets it while energy is measured, it answers with what it has.
@@ -29,7 +29,7 @@ def answer(job: Dict[str, Any]) -> Dict[str, Any]:
         engine = None if job["engine"] is None else Engine.load(job["engine"], verify=False)
         power = None if job["power"] is None else PowerRequest.from_dict(job["power"])
         effort = Effort(*job["effort"])
-        how = (effort, job["threads"], power, job["fused"], job["quantiser"])
+        how = (effort, job["threads"], power, job["fused"], job["quantiser"], job["server"])
         return {"result": bench_phase(bundle, job["phase"], engine, *how)}
     except BottlekitError as error:
         return {"error": {"kind": type(error).__name__, "message": str(error)}}

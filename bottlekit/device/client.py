@@ -102,6 +102,7 @@ class SplitClient:
         self._reconnect = reconnect
         self._number = 0
         self._frame_bytes = 0
+        self._idle_s = 0
         self._message = 0
         self._inside = False
         self._wire: Optional[MeteredSocket] = None
@@ -217,6 +218,7 @@ class SplitClient:
         if welcome.bundles is None or welcome.limits is None or welcome.limits.frame_bytes is None:
             raise WireError("{} answers hello without its bundles and limits".format(self._where))
         self._frame_bytes = welcome.limits.frame_bytes
+        self._idle_s = welcome.limits.idle_s or 0
         mine = self._bundle
         for number, info in enumerate(welcome.bundles):
             if info.name == mine.name and info.sha256 == mine.sha256:

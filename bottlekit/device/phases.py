@@ -38,7 +38,8 @@ class Phase(NamedTuple):
     run took on the GPU itself, between two CUDA events; None where there is none.
 
     `quantiser` says what quantises on the GPU, "kernel" or "plugin", for a head that gives codes and for an encoder
-    that takes them; `why_not_fused` why a head on a GPU does not. None otherwise.
+    that takes them; `why_not_fused` why a head on a GPU does not. None otherwise. `link` is what a profile says of
+    the server that the phase needs, if it needs one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Phase(NamedTuple):
     device_ms: Callable[[], Optional[float]] = lambda: None
     quantiser: Optional[str] = None
     why_not_fused: Optional[str] = None
+    link: Optional[Dict[str, Any]] = None
 
 
 def phases_of_bundle(bundle: Bundle) -> List[str]:

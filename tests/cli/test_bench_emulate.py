@@ -60,6 +60,7 @@ def test_from_a_fleet_and_two_machines_that_are_not_here_to_a_plan(bottlekit: An
         (["-t", "tx2", "--emulate-mode", "0"], 2, "--emulate-mode is for --emulate"),
         (["-t", "tx2", "--emulate-precision", "fp16"], 2, "--emulate-precision is for --emulate"),
         (["-t", "tx2", "--emulate", "--quick", "--threads", "1"], 2, "--threads, --quick has no meaning with it"),
+        (["-t", "tx2", "--emulate", "--server", "tx2:9090"], 2, "--server has no meaning with it"),
         (["-t", "tx2", "--emulate", "--phase", "lunch"], 2, "phase 'lunch' does not exist"),
     ],
 )

@@ -107,8 +107,12 @@ class MeteredSocket:
 
     def has_ended(self) -> bool:
         """Whether the peer has closed an idle connection: there is something to read, which is the end."""
-        readable, _, _ = select.select([self._socket.handle], [], [], 0.0)
-        return bool(readable)
+        return self.readable_within(0.0)
+
+    def readable_within(self, seconds: float) -> bool:
+        """Wait for so long: True as soon as there is something to receive, be it the end of the stream."""
+        # A socket's own timeout is in whole milliseconds.
+        return bool(select.select([self._socket.handle], [], [], seconds)[0])
 
     def close(self) -> None:
         """Close the socket; closing twice does no harm."""

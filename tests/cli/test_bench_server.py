@@ -1,0 +1,153 @@
+"""`bottlekit bench --server`: sending and waiting, measured with a server in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bottlekit.cli import common
+from bottlekit.cli.main import app
+
+FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
+SHORT = ("--samples", "5", "--seconds", "5", "--warm-up", "0.02", "--threads", "1", "--quiet")
+LINK = ("--phase", "transmit", "--phase", "wait")
+
+
+class Ran:
+    """How a verb ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out
+        self.err = err
+
+
+@pytest.fixture
+def bottlekit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A function that runs `bottlekit` with the words given."""
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr("sys.argv", ["bottlekit", *(str(word) for word in words)])
+        code = common.run(app)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engines of the tiny fleet for the CPU."""
+    from bottlekit.build.build import build_bundle
+    from bottlekit.device.bundle import fleet_from_path
+    from bottlekit.targets.loader import target_from_name
+
+    folder = tmp_path_factory.mktemp("engines")
+    for bundle in fleet_from_path(str(FLEET)):
+        build_bundle(bundle, target_from_name("cpu"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """HOST:PORT of a server process with one bundle of the fleet, rb1."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bottlekit", "serve", str(FLEET / "rb1"), "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line, process.communicate(timeout=20)[1]
+        announced = json.loads(line)
+        yield f"{announced['host']}:{announced['port']}"
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+
+
+def refused(ran: Ran, code: int) -> str:
+    """The one line that a refused verb left."""
+    assert ran.code == code, ran.err
+    assert (ran.out, ran.err.count("\n")) == ("", 1)
+    return ran.err
+
+
+def test_sending_and_waiting_stand_beside_the_other_phases_and_no_plan_looks_at_them(
+    bottlekit: Any, engines: Path, server: str, tmp_path: Path
+) -> None:
+    out, csv = tmp_path / "p.json", tmp_path / "p.csv"
+    words = ("--engines", engines, "-o", out, "--csv", csv, "--server", server, *SHORT)
+    ran = bottlekit("bench", FLEET / "rb1", "--power", "--meter", "none", *words)
+    assert ran.code == 0, ran.err
+    profile = json.loads(out.read_text(encoding="utf-8"))
+    (entry,) = profile["bundles"]
+    names = ["head", "encode", "decode", "tail", "full", "baseline", "transmit", "wait"]
+    assert list(entry["phases"]) == names
+    assert [row.split(",")[0] for row in csv.read_text(encoding="utf-8").splitlines()] == ["phase", *names]
+    for name in ("transmit", "wait"):
+        phase = entry["phases"][name]
+        assert (len(phase["samples_ms"]), phase["link"]["server"]) == (5, server)
+        assert phase["energy"]["codes"] == ["no_meter"]
+        assert name in ran.out
+
+    def candidates() -> Any:
+        ran = bottlekit("plan", out, "--link", "wifi", "--json", "-q")
+        assert ran.code == 0, ran.err
+        return json.loads(ran.out)["ranking"]
+
+    with_them = candidates()
+    del entry["phases"]["transmit"], entry["phases"]["wait"]
+    out.write_text(json.dumps(profile), encoding="utf-8")
+    assert candidates() == with_them
+
+
+def test_a_server_without_every_bundle_is_refused_before_anything_is_measured(
+    bottlekit: Any, engines: Path, server: str, tmp_path: Path
+) -> None:
+    words = ("--engines", engines, "-o", tmp_path / "p.json", "--server", server, *SHORT, *LINK)
+    line = refused(bottlekit("bench", FLEET, *words), code=1)
+    assert f"{server} does not serve tiny-rb2" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_server_there_is_told_with_the_command_that_starts_one(
+    bottlekit: Any, engines: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    words = ("--engines", engines, "-o", tmp_path / "p.json", "--server", f"127.0.0.1:{port}", *SHORT)
+    line = refused(bottlekit("bench", FLEET / "rb1", *words), code=1)
+    assert f"no server answers at 127.0.0.1:{port}" in line
+    assert "bottlekit serve" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (LINK, "transmit and wait need a server that has the bundle: give --server HOST:PORT"),
+        (("--server", "localhost", *LINK), "--server must be HOST:PORT"),
+        (("--server", "localhost:1", "--phase", "encode"), "--server is for the phases transmit and wait"),
+        (("--server", "localhost:1", *LINK, "--phase", "send"), "there are: head, encode, decode, tail, full"),
+    ],
+)
+def test_wrong_uses_are_refused_by_option(
+    bottlekit: Any, engines: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    ran = bottlekit("bench", FLEET / "rb1", "--engines", engines, "-o", tmp_path / "p.json", *SHORT, *words)
+    assert message in refused(ran, code=2)
