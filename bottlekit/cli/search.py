@@ -125,7 +125,7 @@ def search(
     if not 0 <= max_accuracy_drop <= 1:
         raise UsageError(f"--max-accuracy-drop is a fraction from 0 to 1, 0.02 say, not {max_accuracy_drop}")
     from bottlekit.training.search.grid import numbers_from_text
-    from bottlekit.training.search.outcome import run_search
+    from bottlekit.training.search.outcome import require_something, run_search
     from bottlekit.training.search.request import request_from_checkpoint
 
     request = request_from_checkpoint(
@@ -150,6 +150,7 @@ def search(
         say(f"\nwhat was trained is in {output}; the same command goes on")
         raise
     fleet_from_search(found, output, data_root, command_line())
+    require_something(found)
     emit(found, lambda: print_search(found, output), as_json)
 
 

@@ -33,7 +33,8 @@ def fleet_from_search(found: dict[str, Any], folder: Path, data_root: Path | Non
         bundle_from_checkpoint(
             folder / taken["checkpoint"], bundle, force=True, command=command, data_root=data_root, say=say
         )
-    _draw(found, folder / "accuracy.svg")
+    if any(entry["best"] for entry in found["splits"]):
+        _draw(found, folder / "accuracy.svg")
 
 
 def _draw(found: dict[str, Any], path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import bottlekit
 from bottlekit.device.files import write_json
 from bottlekit.errors import InfeasibleError
-from bottlekit.training.search.decisions import Verdict
+from bottlekit.training.search.decisions import Trial, Verdict
 from bottlekit.training.search.request import Request
 from bottlekit.training.search.run import Listener, Workforce, search
 from bottlekit.training.search.store import Store
@@ -19,8 +19,7 @@ FORMAT, VERSION = "bottlekit-search", 1
 def run_search(request: Request, folder: Path, workforce: Workforce, say: Listener) -> dict[str, Any]:
     """Search, write `folder`/search.json and return what it holds; every training is kept in `folder`, see `Store`.
 
-    Raises UsageError if the folder holds another search, InfeasibleError where nothing is accurate enough at any
-    split point (search.json is written nevertheless), and what training raises.
+    Raises UsageError if the folder holds another search, and what training raises.
     """
     store = Store(folder, request.settings)
     goal = request.goal
@@ -45,9 +44,25 @@ def run_search(request: Request, folder: Path, workforce: Workforce, say: Listen
         "trainings_saved": round(sum(verdict.saved for verdict in verdicts.values()), 3),
     }
     write_json(str(folder / "search.json"), found)
-    if not any(verdict.found for verdict in verdicts.values()):
-        raise InfeasibleError(f"nothing reaches {least}; {_best(verdicts, store)}; widen the grid, or allow more")
     return found
+
+
+def require_something(found: dict[str, Any]) -> None:
+    """Raise InfeasibleError, which names the best training, where nothing is accurate enough at any split point."""
+    if any(entry["found"] for entry in found["splits"]):
+        return
+    best = max(
+        (entry for entry in found["splits"] if entry["best"]),
+        key=lambda entry: float(entry["best"]["accuracy"]),
+        default=None,
+    )
+    if best is None:
+        reached = "every training diverged; lower the learning rate with --lr"
+    else:
+        width = f"{best['best']['channels']} channels and s = {best['best']['spatial']}"
+        told = f"{best['best']['accuracy']:.2%}, {best['split']} with {width}"
+        reached = f"the best is {told}; widen the grid, or allow more"
+    raise InfeasibleError(f"nothing reaches {found['least_accuracy']:.2%}: {reached}")
 
 
 def _entry(split: str, verdict: Verdict, store: Store) -> dict[str, Any]:
@@ -63,7 +78,7 @@ def _entry(split: str, verdict: Verdict, store: Store) -> dict[str, Any]:
     }
 
 
-def _training(trial: Any, store: Store) -> dict[str, Any]:
+def _training(trial: Trial, store: Store) -> dict[str, Any]:
     record = store.records[trial]
     return {
         "channels": trial.reduction.channels,
@@ -77,14 +92,3 @@ def _training(trial: Any, store: Store) -> dict[str, Any]:
         "checkpoint": str(store.checkpoint(trial).relative_to(store.folder)),
         "checkpoint_sha256": record["checkpoint_sha256"],
     }
-
-
-def _best(verdicts: dict[str, Verdict], store: Store) -> str:
-    """The most accurate of all trainings, in words."""
-    reached = [
-        (store.records[verdict.best]["accuracy"], verdict.best) for verdict in verdicts.values() if verdict.best
-    ]
-    if not reached:
-        return "every training diverged"
-    accuracy, trial = max(reached, key=lambda pair: float(pair[0]))
-    return f"the best is {accuracy:.2%}, {trial.split} with {trial.reduction}"
