@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 from bottlekit.cli import common
+from bottlekit.cli.bench_remote import measured_there
 from bottlekit.cli.main import app
+from bottlekit.device.bench import Effort
+from bottlekit.device.bundle import fleet_from_path
+from bottlekit.device.power_options import PowerOptions
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 SHORT = ("--samples", "5", "--seconds", "5", "--warm-up", "0.02", "--threads", "1", "--quiet")
@@ -135,6 +139,26 @@ def test_no_server_there_is_told_with_the_command_that_starts_one(
     line = refused(bottlekit("bench", FLEET / "rb1", *words), code=1)
     assert f"no server answers at 127.0.0.1:{port}" in line
     assert "bottlekit serve" in line
+
+
+@pytest.mark.parametrize("phases", [None, ["wait"]])
+def test_another_machine_is_told_the_server(engines: Path, phases: list[str] | None) -> None:
+    told: list[str] = []
+
+    class Machine:
+        """Takes down what it is asked for."""
+
+        def bench(self, _work: object, _target: str, options: list[str]) -> dict[str, object]:
+            told.extend(options)
+            return {}
+
+    fleet = fleet_from_path(str(FLEET))
+    power = PowerOptions(False, None, (), None, False, False)
+    # Nobody listens there as seen from here, and nobody here looks.
+    there: Any = Machine()
+    measured_there(there, fleet, engines, "cpu", phases, Effort(), None, power, True, "10.0.0.9:9090")
+    assert told[told.index("--server") + 1] == "10.0.0.9:9090"
+    assert told.count("--phase") == len(phases or ())
 
 
 @pytest.mark.parametrize(
