@@ -140,13 +140,11 @@ class Conversation:
         return self._message(message, 2, result)  # 2 is Thrift's REPLY
 
     def _parsed(self, frame: bytes) -> _Message:
-        from thrift.Thrift import TType
         from thrift.transport.TTransport import TMemoryBuffer
 
         protocol = compact_protocol(TMemoryBuffer(frame), len(frame), REQUEST_CONTAINER_LENGTH)
         method, _, number = protocol.readMessageBegin()
-        if method not in self._calls:
-            protocol.skip(TType.STRUCT)
+        if method not in self._calls:  # what it would have been called with is not even looked at
             return _Message(method, number, None)
         arguments = getattr(self._rpc.service, method + "_args")()
         arguments.read(protocol)

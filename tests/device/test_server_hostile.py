@@ -147,9 +147,9 @@ BAD_FRAMES = {
     "HTTP": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "TLS": bytes(bytearray.fromhex("16030100a5010000a1030300")) + b"\1" * 160,
     "garbage in a good frame": frame_from_message(bytes(bytearray(range(200)))),
-    "millions of items": frame_from_message(message("ping", b"")[:7] + b"\x19\xf3\xc0\x8d\xb7\x01" + b"\1" * 300),
-    "structs in structs": frame_from_message(message("ping", b"")[:7] + b"\x9c" + b"\x1c" * 3000),
-    "bytes longer than the frame": frame_from_message(message("ping", b"")[:7] + b"\x18\xff\xff\xff\xff\x07"),
+    "millions of items": frame_from_message(message("ping", b"")[:8] + b"\x19\xf3\xc0\x8d\xb7\x01" + b"\1" * 300),
+    "structs in structs": frame_from_message(message("ping", b"")[:8] + b"\x9c" + b"\x1c" * 3000),
+    "bytes longer than the frame": frame_from_message(message("ping", b"")[:8] + b"\x18\xff\xff\xff\xff\x07"),
     "a message cut short": frame_from_message(message("infer", 0, b"x" * 50, 5)[:-20]),
 }
 
