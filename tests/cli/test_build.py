@@ -273,3 +273,31 @@ def test_an_engines_folder_that_cannot_be_made_is_one_line(build: Run, tmp_path:
     assert code == 2
     assert "cannot write" in err
     assert err.count("\n") == 1
+
+
+def test_plugins_are_checked_and_refused_in_one_line(build: Run) -> None:
+    code, out, _ = build(FLEET, "-t", "tx2", "--plugin", "--check-only")
+    assert code == 0
+    assert out.startswith("tx2: nothing to object (")
+    assert out.rstrip().endswith("to build and to run, head and tail need libbottlekit_plugins.so")
+    code, out, _ = build(FLEET, "-t", "orin", "--plugin", "--check-only", "--json")
+    assert (code, json.loads(out)["needs"]) == (0, ["libbottlekit_plugins.so"])
+    code, out, _ = build(FLEET, "-t", "orin", "--check-only", "--json")
+    assert (code, json.loads(out)["needs"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-t", "cpu", "--plugin"], "--plugin is not for cpu: ONNX Runtime runs no plugins of TensorRT"),
+        (
+            ["-t", "rtx-ada", "--plugin", "--check-only"],
+            "--plugin is not for rtx-ada: libbottlekit_plugins.so is linked",
+        ),
+        (["-t", "tx2", "--plugin-library", "x.so"], "--plugin-library names the library of --plugin"),
+    ],
+)
+def test_plugins_are_not_for_everything(build: Run, options: list[str], words: str) -> None:
+    code, out, err = build(FLEET, *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert words in err
