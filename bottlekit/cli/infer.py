@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet
+from bottlekit.cli.infer_adaptive import infer_adaptively
 from bottlekit.cli.infer_exits import decides_here, exit_classifier, show_exit_report
 from bottlekit.cli.infer_plan import infer_with_plan
 from bottlekit.errors import DataError, UnknownNameError, UsageError
@@ -81,6 +82,21 @@ def infer(
     never_alone: Annotated[
         bool, typer.Option("--never-alone", help="With --plan: fail when the server is lost, do not finish here.")
     ] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="For every image the split that is quickest now, or all of it here.")
+    ] = False,
+    profile: Annotated[
+        Path | None, typer.Option(help="With --adaptive: what `bottlekit bench` measured of the fleet here.")
+    ] = None,
+    server_profile: Annotated[
+        Path | None, typer.Option(help="With --adaptive: what it measured on the server; --profile without it.")
+    ] = None,
+    pin: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="With --adaptive: this one, or mobile-only, in any case.")
+    ] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option(metavar="MB", help="With --adaptive: what all loaded graphs may have together.")
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -109,6 +125,10 @@ def infer(
         return
     if exact or never_alone:
         raise UsageError("--exact and --never-alone are for a schedule: give --plan SCHEDULE with them")
+    if not adaptive and (profile or server_profile or pin or memory_mb):
+        raise UsageError("--profile, --server-profile, --pin and --memory-mb are for --adaptive: give it as well")
+    if adaptive and (split or local or mobile_only or cloud_only or exit_threshold is not None):
+        raise UsageError("--adaptive picks the split itself; hold it to one with --pin SPLIT or --pin mobile-only")
     setup = _setup(local, mobile_only, cloud_only)
     remote = setup in ("collaborative", "cloud-only")
     if remote and server is None:
@@ -130,7 +150,6 @@ def infer(
     from bottlekit.device.bundle import fleet_from_path
 
     paths = [path for image in images for path in _image_files(image)]
-    bundle = _bundle_for_split(fleet_from_path(str(fleet)), split)
     runner_for = _runner_for(engines, target)
     client = {
         "timeout_s": timeout,
@@ -138,6 +157,11 @@ def infer(
         "server_name": server_name,
         "token": _token(token_file),
     }
+    if adaptive:
+        how = (server, profile, server_profile, pin, memory_mb, top, (engines, target), client, runner_for)
+        infer_adaptively(fleet, paths, *how, _result, as_json)
+        return
+    bundle = _bundle_for_split(fleet_from_path(str(fleet)), split)
     results = []
     classify: Callable[[Path], dict[str, Any]]
     with contextlib.ExitStack() as stack:
