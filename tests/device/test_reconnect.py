@@ -182,13 +182,13 @@ def test_a_link_that_breaks_again_and_again_gives_no_wrong_answer(fleet, wanted)
 
 def test_a_connection_that_only_looks_open_costs_its_request_the_timeout_and_the_next_one_nothing(fleet, wanted):
     with serving(fleet) as server, Link(server.address) as link:
-        with SplitClient(fleet[0], *link.address, timeout_s=0.6) as client:
+        with SplitClient(fleet[0], *link.address, timeout_s=2.0) as client:
             client.infer_input(INPUTS[0])
             link.swallow = True
             started = time.monotonic()
-            with pytest.raises(errors.WireError, match="did not answer infer within 0.6 s"):
+            with pytest.raises(errors.WireError, match="did not answer infer within 2 s"):
                 client.infer_input(INPUTS[1])
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 6
             link.swallow = False
             assert client.infer_input(INPUTS[2]).logits.tobytes() == wanted[0][2]
             assert link.connections == 2
@@ -196,8 +196,8 @@ def test_a_connection_that_only_looks_open_costs_its_request_the_timeout_and_the
 
 def test_an_answer_that_comes_too_late_is_never_taken_for_the_next_ones(fleet, wanted):
     with serving(fleet) as server, Link(server.address) as link:
-        with SplitClient(fleet[0], *link.address, timeout_s=0.5) as client:
-            for turn in range(3):
+        with SplitClient(fleet[0], *link.address, timeout_s=2.0) as client:
+            for turn in range(2):
                 client.infer_input(INPUTS[turn])
                 link.swallow = True
                 with pytest.raises(errors.WireError):
@@ -213,7 +213,7 @@ def test_waiting_for_a_server_that_never_comes_back_ends_in_time(fleet):
         started = time.monotonic()
         with pytest.raises(errors.ServerUnreachableError):
             client.infer_input(INPUTS[0])
-        assert 0.5 < time.monotonic() - started < 2.5
+        assert 0.5 < time.monotonic() - started < 6
     client.__exit__()
 
 
