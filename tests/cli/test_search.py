@@ -106,7 +106,7 @@ def test_what_nothing_meets_says_the_best(search: Search, tmp_path: Path, monkey
         *SHORT, "--splits", "b1,b3", "--channels", "1,2", "-o", "out", "--max-accuracy-drop", "0"
     )
     assert (code, out) == (1, "")
-    assert "b1 c1, 1 epochs: training diverged" in err
+    assert "b1 c1, 1 epoch: training diverged" in err
     assert "nothing reaches 50.00%" in err
     assert "the best is 25.00%, b1 with 2 channels and s = 1" in err
     found = json.loads((tmp_path / "out/search.json").read_text())

@@ -7,9 +7,9 @@ A pure function of the results: an interrupted search goes on by asking again wi
 
     exhaustive   every reduction of the grid: what the algorithm says, and what a figure of all widths needs
     linear       from the smallest on until one is accurate enough: the same answer with the fewest trainings
-    fast         linear, each training cut into rungs that double what came before (a quarter, a quarter, a half),
-                 as successive halving does; a network that is accurate enough goes no further, nor one that will
-                 not be. Every training starts from the weights of the one before it.
+    fast         linear, with a trial first: a quarter of the epochs, then another, from the weights of the training
+                 before. A network that is accurate enough then goes no further, nor one that will not be. Others are
+                 trained as the linear search does it, so that what is trained to the end is the same.
 
 When will a network not be accurate enough? Where even with diminishing returns it cannot come there: each doubling
 of its training is taken to gain at most what the doubling before it gained, and twice the standard error of an
@@ -101,7 +101,7 @@ class Verdict:
 
     @property
     def saved(self) -> float:
-        """Trainings that a linear search would have needed beyond these; negative for an exhaustive one."""
+        """Trainings that a linear search would have needed beyond these; negative where it needs fewer."""
         return self.linear - self.spent
 
 
@@ -129,7 +129,8 @@ def next_step(split: str, widths: Sequence[Reduction], goal: Goal, results: Resu
         linear += found is None
         curve: list[float | None] = []
         for rung, epochs in enumerate(steps):
-            trial = Trial(split, width, epochs, rung, start)
+            last = rung == len(steps) - 1
+            trial = Trial(split, width, goal.epochs) if last else Trial(split, width, epochs, rung, start)
             if trial not in results:
                 return trial
             seen.append(trial)

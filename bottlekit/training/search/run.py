@@ -65,7 +65,7 @@ def search(
 
 
 def _line(trial: Trial, outcome: dict[str, Any], goal: Goal) -> str:
-    what = f"{trial.split} {trial.reduction}, {trial.epochs} epochs"
+    what = f"{trial.split} {trial.reduction}, {trial.epochs} epoch{'s' if trial.epochs > 1 else ''}"
     if outcome["accuracy"] is None:
         return f"{what}: {outcome['error']}"
     enough = "accurate enough" if goal.met(outcome["accuracy"]) else f"less than {goal.least:.2%}"

@@ -34,7 +34,7 @@ def run(table: Table, goal: Goal) -> tuple[Verdict, list[Trial]]:
     while isinstance(step := next_step("rb1", WIDTHS, goal, results), Trial):
         trained.append(step)
         assert step not in results
-        results[step] = table[step.reduction][step.rung] if goal.mode == "fast" else table[step.reduction][-1]
+        results[step] = table[step.reduction][-1 if step.epochs == goal.epochs else step.rung]
     return step, trained
 
 
@@ -63,7 +63,7 @@ def check_smallest(mode: Mode, seed: int) -> None:
     elif mode == "linear":
         assert (len(trained), verdict.saved) == (visited, 0)
     else:
-        assert 0 <= verdict.saved < visited
+        assert -visited / 2 <= verdict.saved < visited
         assert {trial.reduction for trial in trained} == set(WIDTHS[:visited])
     assert verdict.best is not None
 
@@ -82,7 +82,7 @@ def test_fast_saves_and_noise_below_chance_changes_nothing() -> None:
         assert (verdict.found.reduction if verdict.found else None) == smallest(table, 0.9)
         saved += verdict.saved
         linear += verdict.linear
-    assert saved > 0.2 * linear
+    assert saved > 0.1 * linear
 
 
 def test_fast_needs_diminishing_returns() -> None:
@@ -117,6 +117,14 @@ def test_a_search_goes_on_from_any_subset_of_its_results() -> None:
     for done in range(len(trained)):
         kept = {trial: table[trial.reduction][trial.rung] for trial in trained[:done]}
         assert next_step("rb1", WIDTHS, goal, kept) == trained[done]
+
+
+def test_what_fast_trains_to_the_end_is_what_linear_trains() -> None:
+    table = {width: [0.5, 0.8, 0.89] for width in WIDTHS}
+    _, fast = run(table, Goal(0.9, 360, 8, "fast"))
+    _, linear = run(table, Goal(0.9, 360, 8))
+    assert [trial for trial in fast if trial.epochs == 8] == linear
+    assert [trial.epochs for trial in fast] == [2, 2, 8] * len(WIDTHS)
 
 
 def test_a_training_that_diverged_is_passed_over() -> None:
