@@ -54,6 +54,12 @@ def infer(
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")] = None,
+    no_fused: Annotated[
+        bool,
+        typer.Option(
+            "--no-fused", help="Quantise on the host, where a head on the GPU could do it in one kernel behind it."
+        ),
+    ] = False,
     tls: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Encrypt, and prove who this is: what `bottlekit certs device` made."),
@@ -150,7 +156,7 @@ def infer(
     from bottlekit.device.bundle import fleet_from_path
 
     paths = [path for image in images for path in _image_files(image)]
-    runner_for = _runner_for(engines, target)
+    runner_for = _runner_for(engines, target, not no_fused)
     client = {
         "timeout_s": timeout,
         "tls_folder": str(tls) if tls else None,
@@ -187,12 +193,12 @@ def infer(
     emit(report, lambda: None if leaving is None else show_exit_report(report["exit"]), as_json)
 
 
-def _runner_for(engines: Path | None, target: str | None) -> RunnerFor | None:
+def _runner_for(engines: Path | None, target: str | None, fused: bool) -> RunnerFor | None:
     if engines is None or target is None:
         return None
     from bottlekit.device.service import runner_from_engines
 
-    return runner_from_engines(str(engines), target)
+    return runner_from_engines(str(engines), target, fused=fused)
 
 
 def _token(token_file: Path | None) -> bytes | None:

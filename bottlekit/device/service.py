@@ -216,8 +216,13 @@ def runner_from_onnx(threads: Optional[int] = None) -> RunnerFor:
     return runner_for
 
 
-def runner_from_engines(engines_dir: str, target: str, threads: Optional[int] = None) -> RunnerFor:
-    """Runs every part from the engine built for `target`. Raises EngineError where there is none."""
+def runner_from_engines(
+    engines_dir: str, target: str, threads: Optional[int] = None, fused: bool = False
+) -> RunnerFor:
+    """Runs every part from the engine built for `target`. Raises EngineError where there is none.
+
+    With `fused` a head on a GPU quantises there, where it can.
+    """
 
     def runner_for(bundle: Bundle, part: str) -> Runner:
         engines = engines_for_bundle(engines_dir, bundle, target)
@@ -227,7 +232,8 @@ def runner_from_engines(engines_dir: str, target: str, threads: Optional[int] = 
                     bundle.name, part, target, engines_dir, bundle.path, target, engines_dir
                 )
             )
-        return runner_from_engine(engines[part], threads=threads, spin=False)
+        codec = bundle.codec if fused else None
+        return runner_from_engine(engines[part], threads=threads, spin=False, codec=codec)
 
     return runner_for
 

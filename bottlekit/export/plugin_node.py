@@ -35,6 +35,8 @@ def with_plugin(model: onnx.ModelProto, part: str, codec: Codec) -> onnx.ModelPr
     feature = next((value for value in edge if value.name == FEATURE), None)
     if part not in NODES or feature is None or feature.type.tensor_type.elem_type != TensorProto.FLOAT:
         raise EngineError(f"the {part} has no {FEATURE} in FP32 at its edge that a plugin could take or give")
+    if part == "head" and len(copy.graph.output) != 1:
+        raise EngineError("a head with an early exit keeps its feature; build it without --plugin")
     batch = _batch_of(feature)
     if part == "head":
         copy.graph.node.append(_quantize_tile(codec))

@@ -1,6 +1,7 @@
 """A head that quantises on the GPU, in what uses heads: the golden comparison, bench, both halves at once."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from bottlekit.device.pipeline import LocalSplit
 from bottlekit.device.quantizer import quantize
 from bottlekit.device.runner import Runner, TensorInfo
 from bottlekit.device.runners import runner_from_engine
+from bottlekit.device.service import runner_from_engines
 
 sys.path.insert(0, str(Path(__file__).parent))
 from cuda_double import KERNEL_IMAGE, compile_double, compile_driver_double, enqueue_through
@@ -129,6 +131,13 @@ def test_a_split_gives_the_same_answer_fused_or_not(engine):
                 outcomes.append(LocalSplit(head, BUNDLE.codec, tail).infer(image))
     np.testing.assert_array_equal(outcomes[0].logits, outcomes[1].logits)
     assert outcomes[0].payload_bytes == outcomes[1].payload_bytes
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_engines_of_a_folder_are_fused_when_that_is_asked_for(engine, fused):
+    runner_for = runner_from_engines(os.path.dirname(engine.path), engine.target, fused=fused)
+    with runner_for(BUNDLE, "head") as head:
+        assert [info.name for info in head.outputs] == (["words", "range", "status"] if fused else ["feature"])
 
 
 class Codes(Runner):

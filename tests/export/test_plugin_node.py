@@ -94,6 +94,13 @@ def test_a_graph_without_such_an_edge_is_refused(model: onnx.ModelProto) -> None
         with_plugin(model, "head", CODEC)
 
 
+def test_a_head_with_an_early_exit_keeps_its_feature() -> None:
+    model = feature_graph()
+    model.graph.output.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 4, 5]))
+    with pytest.raises(EngineError, match="a head with an early exit keeps its feature; build it without --plugin"):
+        with_plugin(model, "head", CODEC)
+
+
 def test_one_node_is_enough() -> None:
     once = with_plugin(feature_graph(), "head", CODEC)
     with pytest.raises(EngineError, match="has nodes of the domain bottlekit already"):
