@@ -7,9 +7,9 @@ A pure function of the results: an interrupted search goes on by asking again wi
 
     exhaustive   every reduction of the grid: what the algorithm says, and what a figure of all widths needs
     linear       from the smallest on until one is accurate enough: the same answer with the fewest trainings
-    fast         linear, with a trial first: a quarter of the epochs, then another, from the weights of the training
-                 before. A network that is accurate enough then goes no further, nor one that will not be. Others are
-                 trained as the linear search does it, so that what is trained to the end is the same.
+    fast         linear, with a trial first: a quarter of the epochs, then another, from the weights of the one
+                 before. A network that is accurate enough then goes no further, nor one that will not be. What is
+                 open then is trained as the linear search trains it.
 
 When will a network not be accurate enough? Where even with diminishing returns it cannot come there: each doubling
 of its training is taken to gain at most what the doubling before it gained, and twice the standard error of an
@@ -109,7 +109,10 @@ Results = Mapping[Trial, float | None]
 
 
 def rungs(epochs: int) -> tuple[int, ...]:
-    """Epochs of each rung of a fast search: a quarter, a quarter and a half of `epochs`, as nearly as it goes."""
+    """Epochs of each rung of a fast search: a quarter, a quarter and the rest, as nearly as it goes.
+
+    In place of the rest, the last rung is a whole training.
+    """
     quarter = max(1, epochs // 4)
     steps = (quarter, -(-epochs // 2) - quarter, epochs - max(quarter, -(-epochs // 2)))
     return tuple(step for step in steps if step > 0)
