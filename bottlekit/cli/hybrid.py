@@ -1,4 +1,4 @@
-"""The verbs `bottlekit hybrid train` and `bottlekit hybrid export`."""
+"""The verbs `bottlekit hybrid train`, `hybrid export` and `hybrid search`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bottlekit.cli.common import (
     say,
     set_quiet,
 )
+from bottlekit.cli.hybrid_search import search
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ hybrid = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+hybrid.command()(search)
 
 _EDGE = "The device's part"
 _LEAVING = "When an image leaves early"

@@ -92,6 +92,48 @@ def test_an_existing_output_is_not_replaced(refused: Callable[..., str], tmp_pat
     assert "is no hybrid checkpoint" in refused("hybrid", "export", path, "-o", tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--edge-bits", "one"), "--edge-bits takes numbers with commas between them, not 'one'"),
+        (("--exit-weights", "1.5"), "together below 1"),
+        (("--edge-bits", "1,5"), "--edge-bits must be 1, 2, 4, 8"),
+        ((), "no checkpoint at nowhere"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    refused: Callable[..., str], tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    asked = ("--from", "nowhere", "--last-blocks", "rb1", "--folder", tmp_path / "f", "-o", tmp_path / "front.json")
+    assert words in refused("hybrid", "search", *asked, *options)
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.slow
+def test_a_search_writes_the_front(run: Run, tmp_path: Path) -> None:
+    net, result = tmp_path / "net.safetensors", tmp_path / "front.json"
+    status, _, err = run("train", "--backbone", "cifar_resnet8", "--input-size", "16", "--epochs", "1", "-o", net)
+    assert status == 0, err
+    asked = (
+        "--last-blocks",
+        "rb1",
+        "--edge-bits",
+        "1,4",
+        "--epochs",
+        "1",
+        "--folder",
+        tmp_path / "f",
+        "-o",
+        result,
+    )
+    status, out, err = run("hybrid", "search", "--from", net, *asked)
+    assert status == 0, err
+    assert "energy is modelled" in out
+    found = json.loads(result.read_text("utf-8"))
+    assert {point["network"] for point in found["points"]} == {"rb1-1bit-w0.5", "rb1-4bit-w0.5"}
+    assert all(point in found["points"] for point in found["front"])
+
+
 @pytest.mark.slow
 def test_from_training_to_answers_over_a_socket(run: Run, refused: Callable[..., str], tmp_path: Path) -> None:
     def made(*arguments: object) -> Any:
