@@ -31,6 +31,7 @@ from bottlekit.cli.serve_layers import serve_layers
 from bottlekit.cli.targets import targets
 from bottlekit.cli.top import top
 from bottlekit.cli.train import train
+from bottlekit.cli.train_layers import train_layers
 
 app = typer.Typer(
     name="bottlekit",
@@ -48,7 +49,7 @@ app = typer.Typer(
 
 _PIPE: tuple[Callable[..., None], ...] = (demo, train, search, export, build, bench, plan, serve, infer)
 _PROFILES: tuple[Callable[..., None], ...] = (compare, report)
-_LAYERS: tuple[Callable[..., None], ...] = (profile_layers, serve_layers)
+_LAYERS: tuple[Callable[..., None], ...] = (profile_layers, serve_layers, train_layers)
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)

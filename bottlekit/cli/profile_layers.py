@@ -18,12 +18,24 @@ from bottlekit.cli.common import (
     stderr_console,
     stdout_console,
 )
-from bottlekit.errors import UnknownNameError
+from bottlekit.errors import UnknownNameError, UsageError
 
 
 def profile_layers(
-    classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER.onnx", help="Any ONNX classifier.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The layer profile to write; replaced if it exists.")],
+    classifier: Annotated[
+        Path | None, typer.Argument(metavar="CLASSIFIER.onnx", help="Any ONNX classifier.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Profile training steps of this network instead: forward and backward.")
+    ] = None,
+    classes: Annotated[int, typer.Option(help="With --backbone: how many classes.")] = 10,
+    input_size: Annotated[int, typer.Option(help="With --backbone: side of the input in pixels.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="With --backbone: images of a step.")] = 32,
+    cuts: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE,...", help="With --backbone: where to cut. Default: its split points."),
+    ] = None,
     sample: Annotated[
         bool,
         typer.Option("--sample", help="Measure 3 n groups of the n layers, not all n (n + 1) / 2; plan fills in."),
@@ -42,13 +54,18 @@ def profile_layers(
     the times of layers do not add up (JointDNN). Do this on the device and on the server.
 
         bottlekit profile-layers classifier.onnx --sample -o layers.json
+
+    For schedules of training, a network by its name; its layers are what lies between its split points:
+
+        bottlekit profile-layers --backbone resnet18 --batch-size 64 -o layers.json
     """
     import bottlekit
-    from bottlekit.build.layer_profile import layers_from_classifier
     from bottlekit.device.environment import environment
     from bottlekit.device.files import write_json
 
     set_quiet(quiet)
+    if (classifier is None) == (backbone is None):
+        raise UsageError("profile-layers takes either a CLASSIFIER.onnx, or --backbone for steps of training")
     if codec not in ("none", "png", "jpeg"):
         raise UnknownNameError("codec", codec, ("none", "png", "jpeg"))
     with stderr_console().status("reading") as status:
@@ -57,14 +74,34 @@ def profile_layers(
             if not is_quiet():
                 status.update(f"group {done + 1} of {of}")
 
-        profile = layers_from_classifier(
-            classifier,
-            sample=sample,
-            samples=samples,
-            codec=None if codec == "none" else codec,
-            threads=threads,
-            progress=progress,
-        )
+        if classifier is None:
+            from bottlekit.specs import ModelSpec
+            from bottlekit.training.together.profile import training_layers
+
+            if codec != "none":
+                raise UsageError(
+                    "--codec is for inference; activations and gradients of training cross as they are"
+                )
+            profile = training_layers(
+                ModelSpec(str(backbone), classes, input_size),
+                batch_size,
+                None if cuts is None else cuts.split(","),
+                sample=sample,
+                samples=samples,
+                threads=threads,
+                progress=progress,
+            )
+        else:
+            from bottlekit.build.layer_profile import layers_from_classifier
+
+            profile = layers_from_classifier(
+                classifier,
+                sample=sample,
+                samples=samples,
+                codec=None if codec == "none" else codec,
+                threads=threads,
+                progress=progress,
+            )
     document = {
         **profile,
         "bottlekit": bottlekit.__version__,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bottlekit.cli.common import QuietOption, say, set_quiet
 from bottlekit.errors import UsageError
 
+if TYPE_CHECKING:
+    from bottlekit.device.segments.server import WorkFor
+    from bottlekit.device.segments.source import Span
+
 
 def serve_layers(
-    classifier: Annotated[Path, typer.Argument(metavar="CLASSIFIER.onnx", help="The classifier of the schedules.")],
+    classifier: Annotated[
+        Path | None, typer.Argument(metavar="CLASSIFIER.onnx", help="The classifier of the schedules.")
+    ] = None,
+    training: Annotated[
+        bool,
+        typer.Option("--training", help="Train layers of networks that clients bring, instead of a classifier."),
+    ] = False,
     host: Annotated[
         str, typer.Option(help="Address to listen on; any but this machine's own needs --tls.")
     ] = "127.0.0.1",
@@ -40,14 +51,19 @@ def serve_layers(
     Which layers, the client's schedule says. The client is `bottlekit infer --plan`, with the same file.
 
         bottlekit serve-layers classifier.onnx --port 9091
+
+    With --training the client is `bottlekit train-layers`, which brings the weights:
+
+        bottlekit serve-layers --training --port 9091
     """
-    from bottlekit.build.onnx_segments import OnnxSegments
     from bottlekit.device.access import Access
     from bottlekit.device.segments.server import SegmentLimits, SegmentServer
-    from bottlekit.device.segments.source import Span
-    from bottlekit.device.segments.work import Inference
 
     set_quiet(quiet)
+    if (classifier is None) != training:
+        raise UsageError(
+            "serve-layers takes either a CLASSIFIER.onnx, or --training for networks that clients bring"
+        )
     for option, value, least, most in (
         ("--port", port, 0, 65535),
         ("--max-clients", max_clients, 1, 1024),
@@ -59,16 +75,35 @@ def serve_layers(
         raise UsageError(f"--threads must be at least 1, not {threads}")
     limits = SegmentLimits(connections=max_clients, frame_bytes=max_mib << 20)
     access = Access(str(tls) if tls else None)
-    with OnnxSegments(classifier, threads) as segments:
-
-        def work_for(network: str, spans: list[Span], settings: dict[str, str]) -> Inference:
-            return Inference(segments, network, spans, settings.get("exact") == "1")
-
-        with SegmentServer(work_for, host, port, limits, say, access, insecure) as server:
-            where, number = server.address
-            if as_json:
-                model = {"name": classifier.stem, "sha256": segments.sha256, "layers": segments.count}
-                print(json.dumps({"host": where, "port": number, "pid": os.getpid(), "model": model}), flush=True)
-            say(f"listening on {where}:{number}, {segments.count} layers of {classifier.name}")
-            server.run(until_signal=True)
+    with contextlib.ExitStack() as stack:
+        work_for, model = _training(threads) if classifier is None else _inference(stack, classifier, threads)
+        server = stack.enter_context(SegmentServer(work_for, host, port, limits, say, access, insecure))
+        where, number = server.address
+        if as_json:
+            print(json.dumps({"host": where, "port": number, "pid": os.getpid(), "model": model}), flush=True)
+        what = "training" if model is None else f"{model['layers']} layers of {model['name']}"
+        say(f"listening on {where}:{number}, {what}")
+        server.run(until_signal=True)
     say("stopped")
+
+
+def _inference(
+    stack: contextlib.ExitStack, classifier: Path, threads: int | None
+) -> tuple[WorkFor, dict[str, Any] | None]:
+    """What runs the classifier's layers, and what there is to say of it."""
+    from bottlekit.build.onnx_segments import OnnxSegments
+    from bottlekit.device.segments.work import Inference
+
+    segments = stack.enter_context(OnnxSegments(classifier, threads))
+
+    def work_for(network: str, spans: list[Span], settings: dict[str, str]) -> Inference:
+        return Inference(segments, network, spans, settings.get("exact") == "1")
+
+    return work_for, {"name": classifier.stem, "sha256": segments.sha256, "layers": segments.count}
+
+
+def _training(threads: int | None) -> tuple[WorkFor, dict[str, Any] | None]:
+    from bottlekit.training.together.work import TrainingWork, use_threads
+
+    use_threads(threads)
+    return TrainingWork, None

@@ -17,7 +17,7 @@ import numpy as np
 from bottlekit.errors import PlanError, ReportError
 from bottlekit.planning.energy import positive
 from bottlekit.planning.planners import PLANNERS
-from bottlekit.planning.schedule import Bounds, Schedule, ScheduleProblem, Tensor
+from bottlekit.planning.schedule import BackwardTimes, Bounds, Schedule, ScheduleProblem, Tensor, training_problem
 from bottlekit.planning.schedule.problem import Table
 from bottlekit.specs import LinkSpec, Objective, to_dict
 
@@ -26,9 +26,10 @@ SCHEDULE_FORMAT = "bottlekit-schedule"
 SCHEDULE_VERSION = 1
 
 
-def group_table(profile: Mapping[str, Any], where: str) -> tuple[Table, int]:
+def group_table(profile: Mapping[str, Any], where: str, times: str = "summary") -> tuple[Table, int]:
     """(n, n) median times of all groups in ms, and how many of them are interpolated.
 
+    `times`: which summary of a group; a profile of training has a backward_summary as well.
     ReportError for a time that is no number or not above zero, and for layers that were not measured alone.
     """
     count = len(_list(profile, "layers", where))
@@ -37,7 +38,7 @@ def group_table(profile: Mapping[str, Any], where: str) -> tuple[Table, int]:
         first, last = group.get("first"), group.get("last")
         if not (isinstance(first, int) and isinstance(last, int) and 0 <= first <= last < count):
             raise ReportError(f"{where}: a group of the layers {first}..{last}, there are 0..{count - 1}")
-        ms = (group.get("summary") or {}).get("p50_ms")
+        ms = (group.get(times) or {}).get("p50_ms")
         if isinstance(ms, bool) or not isinstance(ms, (int, float)) or not isfinite(ms) or ms <= 0:
             raise ReportError(f"{where}: p50_ms of the layers {first}..{last} is {ms!r}; run profile-layers again")
         table[first, last] = ms
@@ -99,7 +100,20 @@ def problem_from_layers(
         radio_tail_mj=radio_tail_mj,
         whole_runs=True,
     )
+    if "training" in device:
+        problem = training_problem(problem, _backward(device, server, device_power_mw, where, server_where))
     return problem, {"device": device_guessed, "server": server_guessed}
+
+
+def _backward(
+    device: Mapping[str, Any], server: Mapping[str, Any], device_power_mw: float, where: str, server_where: str
+) -> BackwardTimes:
+    mobile_ms, _ = group_table(device, where, "backward_summary")
+    cloud_ms, _ = group_table(server, server_where, "backward_summary")
+    sizes = [layer.get("weight_bytes") for layer in device["layers"]]
+    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ReportError(f"{where}: a layer lacks its weight_bytes; run profile-layers again")
+    return BackwardTimes(mobile_ms, mobile_ms * device_power_mw / 1000.0, cloud_ms, sizes)
 
 
 def schedule_document(
@@ -126,6 +140,7 @@ def schedule_document(
         "link": to_dict(problem.link),
         "objective": problem.objective,
         "bounds": to_dict(problem.bounds),
+        **({"training": device["training"]} if "training" in device else {}),
         "planner": planner,
         "assumptions": dict(assumptions),
         "layers": list(problem.names),

@@ -46,6 +46,17 @@ def route_from_file(path: str) -> Route:
     if codec not in ("none",) + CODECS:
         raise values.error("codec", "none, {}".format(", ".join(CODECS)))
     schedule = values.object("schedule")
+    steps = steps_from_fields(schedule, path)
+    return Route(
+        values.object("model").sha256("sha256"),
+        steps,
+        None if codec == "none" else codec,
+        schedule.number("latency_ms", 0.0, 1e12),
+    )
+
+
+def steps_from_fields(schedule: Fields, path: str) -> List[Step]:
+    """The steps of a schedule's `segments`: every layer once, in order, or BundleError."""
     steps = []
     layers = schedule.any("segments")
     if not isinstance(layers, list):
@@ -68,12 +79,7 @@ def route_from_file(path: str) -> Route:
         expected = step.span.last + 1
     if not steps:
         raise BundleError("{} schedules no layer".format(path))
-    return Route(
-        values.object("model").sha256("sha256"),
-        steps,
-        None if codec == "none" else codec,
-        schedule.number("latency_ms", 0.0, 1e12),
-    )
+    return steps
 
 
 def check_route(route: Route, segments: Segments, where: str) -> None:

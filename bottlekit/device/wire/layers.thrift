@@ -59,7 +59,8 @@ enum Task {
   FORWARD = 2,   // run it, and keep what its backward needs
   BACKWARD = 3,  // from the gradient of its output to that of its input
   LOAD = 4,      // take these weights
-  APPLY = 5      // the optimiser's step, on all segments whose backward ran here; `wanted` is not asked for
+  APPLY = 5,     // the optimiser's step, on all segments whose backward ran here
+  STATE = 6      // its weights, and what the optimiser keeps of them; all of them, whatever is `wanted`
 }
 
 service Layers {

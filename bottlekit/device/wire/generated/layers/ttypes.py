@@ -76,6 +76,7 @@ class Task(object):
     BACKWARD = 3
     LOAD = 4
     APPLY = 5
+    STATE = 6
 
     _VALUES_TO_NAMES = {
         1: "INFER",
@@ -83,6 +84,7 @@ class Task(object):
         3: "BACKWARD",
         4: "LOAD",
         5: "APPLY",
+        6: "STATE",
     }
 
     _NAMES_TO_VALUES = {
@@ -91,6 +93,7 @@ class Task(object):
         "BACKWARD": 3,
         "LOAD": 4,
         "APPLY": 5,
+        "STATE": 6,
     }
 
 
