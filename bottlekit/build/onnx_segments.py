@@ -60,8 +60,7 @@ class OnnxSegments(Segments):
 
     def edges(self, span: Span) -> Edges:
         """See Segments."""
-        part = self._graph.segment(span.first, span.last).graph
-        return Edges([one.name for one in part.input], [one.name for one in part.output])
+        return Edges(*self._graph.edges(span.first, span.last))
 
     def crossing(self, boundary: int) -> list[str]:
         """See Segments."""

@@ -61,21 +61,26 @@ class SegmentedGraph:
             )
         return names[0]
 
-    def segment(self, first: int, last: int) -> onnx.ModelProto:
-        """The layers first..last, both included, as a model: inputs and outputs are the tensors that cross."""
-        from onnx import helper
-
+    def edges(self, first: int, last: int) -> tuple[list[str], list[str]]:
+        """What the layers first..last read from outside, and what of theirs is read behind them."""
         if not 0 <= first <= last < len(self.layers):
             raise UsageError(f"there are no layers {first}..{last}; they are 0..{len(self.layers) - 1}")
-        graph = self.model.graph
-        nodes = [graph.node[at] for layer in self.layers[first : last + 1] for at in layer.nodes]
-        read = {name for node in nodes for name in node.input}
         inputs = [
             one.name
             for one in self.tensors
             if one.source <= first and any(first <= reader <= last for reader in one.readers)
         ]
         outputs = [one.name for one in self.tensors if first < one.source <= last + 1 and max(one.readers) > last]
+        return inputs, outputs
+
+    def segment(self, first: int, last: int) -> onnx.ModelProto:
+        """The layers first..last, both included, as a model: inputs and outputs are the tensors that cross."""
+        from onnx import helper
+
+        inputs, outputs = self.edges(first, last)
+        graph = self.model.graph
+        nodes = [graph.node[at] for layer in self.layers[first : last + 1] for at in layer.nodes]
+        read = {name for node in nodes for name in node.input}
         kinds = _element_types(self.model)
         part = helper.make_graph(
             nodes,
