@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tensorrt_double import VERSIONS, surface
 
 DEVICE = Path(__file__).parents[2] / "bottlekit" / "device"
-FILES = ("trt.py", "trt_log.py", "trt_runner.py")
+FILES = ("plugins.py", "trt.py", "trt_log.py", "trt_runner.py")
 
 # What the objects of TensorRT are called in the source, and their classes.
 OBJECTS = {
@@ -33,6 +33,7 @@ OBJECTS = {
     "runtime": "Runtime",
     "self._runtime": "Runtime",
     "inspector": "EngineInspector",
+    "registry": "IPluginRegistry",
 }
 MODULES = ("trt", "self._trt")
 
@@ -72,6 +73,8 @@ PROBED = {
     ("IExecutionContext", "set_tensor_address"): (("IExecutionContext", "set_tensor_address"), True),
     ("IExecutionContext", "execute_async_v3"): (("IExecutionContext", "execute_async_v3"), True),
     ("IExecutionContext", "execute_async_v2"): (("IExecutionContext", "execute_async_v3"), False),
+    ("IPluginRegistry", "all_creators"): (("IPluginRegistry", "all_creators"), True),
+    ("IPluginRegistry", "plugin_creator_list"): (("IPluginRegistry", "all_creators"), False),
     ("ParserError", "node_operator"): (("ParserError", "node_operator"), True),
     ("ParserError", "node_name"): (("ParserError", "node_operator"), True),
 }
