@@ -55,7 +55,9 @@ def test_every_extra_that_is_named_exists_in_the_project_file():
     assert set(common._EXTRAS) <= set(declared)
 
 
-def test_results_go_to_stdout_and_words_to_stderr(capsys):
+def test_results_go_to_stdout_and_words_to_stderr(capsys, monkeypatch):
+    # A verb that ran in this process before may have been asked to be quiet.
+    monkeypatch.setattr(common, "_quiet", False)
     common.say("some advice")
     common.emit({"a": 1}, lambda: print("for people"), as_json=True)
     captured = capsys.readouterr()
