@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from bottlekit.build.segments import SegmentedGraph, segmented_from_file
+from bottlekit.device.bundle import Bundle
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.runner import Runner
 from bottlekit.device.segments.source import Edges, Segments, Span
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 # How many groups are kept loaded; a schedule has a few, and many clients may have schedules of their own.
 MOST_LOADED = 256
+
+
+def classifier_file(path: Path) -> Path:
+    """The ONNX file of a classifier: `path` itself, or of a bundle its uncompressed network, else the whole one."""
+    if not path.is_dir():
+        return path
+    bundle = Bundle.load(str(path))
+    return Path(bundle.onnx_path("baseline" if "baseline" in bundle.parts else "full"))
 
 
 class OnnxSegments(Segments):

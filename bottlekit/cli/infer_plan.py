@@ -29,7 +29,8 @@ def infer_with_plan(
     """Classify images with the layers where the schedule says; see `infer`."""
     import dataclasses
 
-    from bottlekit.build.onnx_segments import OnnxSegments
+    from bottlekit.build.onnx_segments import OnnxSegments, classifier_file
+    from bottlekit.device.bundle import Bundle
     from bottlekit.device.images import image_from_file, input_from_image
     from bottlekit.device.segments.route import check_route, route_from_file
     from bottlekit.device.segments.traveller import Traveller
@@ -44,9 +45,13 @@ def infer_with_plan(
     address = None if server is None else address_from_text(server)
     route = route_from_file(str(plan))
     results = []
-    with OnnxSegments(classifier) as segments:
+    bundle = Bundle.load(str(classifier)) if classifier.is_dir() else None
+    classes = bundle.classes if bundle is not None else None
+    with OnnxSegments(classifier_file(classifier)) as segments:
         check_route(route, segments, str(plan))
-        preprocessing = dataclasses.asdict(_preprocessing(segments, classifier))
+        preprocessing = (
+            dataclasses.asdict(_preprocessing(segments, classifier)) if bundle is None else bundle.preprocessing
+        )
         traveller = Traveller(
             route,
             segments,
@@ -63,7 +68,7 @@ def infer_with_plan(
                 journey = traveller.run(image[None])
                 if journey.lost is not None:
                     say(f"finished here: {journey.lost}")
-                result = {"image": str(path), **_result(journey, segments, top)}
+                result = {"image": str(path), **_result(journey, segments, top, classes)}
                 results.append(result)
                 if not as_json:
                     _show(result)
@@ -90,11 +95,13 @@ def _preprocessing(segments: OnnxSegments, classifier: Path) -> Any:
     return Preprocessing(resize=height, crop=height)
 
 
-def _result(journey: Journey, segments: OnnxSegments, top: int) -> dict[str, Any]:
+def _result(journey: Journey, segments: OnnxSegments, top: int, classes: list[str] | None) -> dict[str, Any]:
     logits = journey.results[segments.result_names[0]].reshape(-1)
-    best = [
+    best: list[dict[str, Any]] = [
         {"index": int(index), "logit": float(logits[index])} for index in (-logits).argsort(kind="stable")[:top]
     ]
+    if classes is not None:
+        best = [{"class": classes[one["index"]], **one} for one in best]
     return {
         "class_index": best[0]["index"],
         "top": best,
@@ -108,8 +115,13 @@ def _result(journey: Journey, segments: OnnxSegments, top: int) -> dict[str, Any
 
 def _show(result: dict[str, Any]) -> None:
     """What it is, what that took, and what crossed."""
-    print(f"{result['image']}: class {result['class_index']}")
-    print("  classes  " + ", ".join(f"{item['index']} {item['logit']:.2f}" for item in result["top"]))
+    print(f"{result['image']}: {_name(result['top'][0])}")
+    print("  classes  " + ", ".join(f"{_name(item)} {item['logit']:.2f}" for item in result["top"]))
     steps = [f"{step['machine']} {step['first']}..{step['last']} {step['ms']:.2f}" for step in result["steps"]]
     print(f"  time     {result['latency_ms']:.2f} ms: " + ", ".join(steps))
     print(f"  bytes    {result['sent_bytes']} sent, {result['received_bytes']} received")
+
+
+def _name(item: dict[str, Any]) -> str:
+    """A class by its name, if a bundle gave it one."""
+    return str(item.get("class", f"class {item['index']}"))

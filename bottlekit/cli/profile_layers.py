@@ -24,7 +24,8 @@ from bottlekit.errors import UnknownNameError, UsageError
 def profile_layers(
     out: Annotated[Path, typer.Option("--out", "-o", help="The layer profile to write; replaced if it exists.")],
     classifier: Annotated[
-        Path | None, typer.Argument(metavar="CLASSIFIER.onnx", help="Any ONNX classifier.")
+        Path | None,
+        typer.Argument(metavar="CLASSIFIER", help="Any ONNX classifier; of a bundle, its uncompressed network."),
     ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Profile training steps of this network instead: forward and backward.")
@@ -93,9 +94,10 @@ def profile_layers(
             )
         else:
             from bottlekit.build.layer_profile import layers_from_classifier
+            from bottlekit.build.onnx_segments import classifier_file
 
             profile = layers_from_classifier(
-                classifier,
+                classifier_file(classifier),
                 sample=sample,
                 samples=samples,
                 codec=None if codec == "none" else codec,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def serve_layers(
     classifier: Annotated[
-        Path | None, typer.Argument(metavar="CLASSIFIER.onnx", help="The classifier of the schedules.")
+        Path | None,
+        typer.Argument(metavar="CLASSIFIER", help="The classifier of the schedules: an ONNX file, or a bundle."),
     ] = None,
     training: Annotated[
         bool,
@@ -91,10 +92,10 @@ def _inference(
     stack: contextlib.ExitStack, classifier: Path, threads: int | None
 ) -> tuple[WorkFor, dict[str, Any] | None]:
     """What runs the classifier's layers, and what there is to say of it."""
-    from bottlekit.build.onnx_segments import OnnxSegments
+    from bottlekit.build.onnx_segments import OnnxSegments, classifier_file
     from bottlekit.device.segments.work import Inference
 
-    segments = stack.enter_context(OnnxSegments(classifier, threads))
+    segments = stack.enter_context(OnnxSegments(classifier_file(classifier), threads))
 
     def work_for(network: str, spans: list[Span], settings: dict[str, str]) -> Inference:
         return Inference(segments, network, spans, settings.get("exact") == "1")

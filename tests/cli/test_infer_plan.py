@@ -56,7 +56,8 @@ def server(classifier: Path, *options: object) -> Iterator[tuple[str, subprocess
     with process:
         try:
             announced = json.loads(process.stdout.readline())
-            assert announced["model"]["sha256"] == hashlib.sha256(classifier.read_bytes()).hexdigest()
+            file = classifier / "baseline.onnx" if classifier.is_dir() else classifier
+            assert announced["model"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
             yield f"{announced['host']}:{announced['port']}", process
         finally:
             process.send_signal(signal.SIGTERM)
@@ -173,6 +174,24 @@ def test_without_a_server_there_is_one_clear_line(classifier: Path, schedule: Pa
         assert line in err
         assert err.count("\n") == 1
     assert "give --plan" in bottlekit("infer", classifier, photo, "--local", "--exact", code=2).stderr
+
+
+def test_a_bundle_brings_its_names_and_its_preprocessing(photo: Path, tmp_path: Path) -> None:
+    bundle = Path(__file__).parents[1] / "data/tiny_fleet/rb1"
+    layers, plan = tmp_path / "layers.json", tmp_path / "plan.json"
+    bottlekit("profile-layers", bundle, "--samples", "5", "--threads", "1", "-o", layers)
+    planning = ("--switches", "--link", "wifi", "--uplink-mbps", "1e6", "--downlink-mbps", "1e6", "--planner")
+    bottlekit("plan", layers, *planning, "cloud-only", "-o", plan)
+    local = json.loads(bottlekit("infer", bundle, photo, "--mobile-only", "--json").stdout)["images"][0]
+    with server(bundle) as (address, _):
+        words = ("infer", bundle, photo, "--plan", plan, "--server", address)
+        image = json.loads(bottlekit(*words, "--json").stdout)["images"][0]
+        assert f": {local['class']}\n" in bottlekit(*words).stdout
+    assert image["steps"][0]["machine"] == "cloud"
+    assert [one["class"] for one in image["top"]] == [one["class"] for one in local["top"]]
+    np.testing.assert_allclose(
+        [one["logit"] for one in image["top"]], [one["logit"] for one in local["top"]], rtol=1e-4
+    )
 
 
 def test_another_classifier_is_refused(classifier: Path, schedule: Path, photo: Path, tmp_path: Path) -> None:
