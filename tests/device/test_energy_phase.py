@@ -181,6 +181,9 @@ def test_a_worker_that_is_ended_answers_with_what_it_has(tmp_path):
             "effort": list(SHORT),
             "threads": None,
             "power": request.to_dict(),
+            "fused": True,
+            "quantiser": None,
+            "server": None,
         }
         worker = subprocess.Popen(
             [sys.executable, "-m", "bottlekit.device.bench_worker"],
