@@ -128,9 +128,11 @@ def test_every_answer_is_its_requests(bundles, max_batch, max_wait_s):
 
 
 @pytest.mark.slow
-def test_every_answer_of_a_hundred_thousand_is_its_requests(bundles):
+def test_every_answer_of_many_thousands_is_its_requests(bundles):
+    """BOTTLEKIT_REQUESTS=100000 asks as often as that: minutes."""
+    requests = int(os.environ.get("BOTTLEKIT_REQUESTS", "16000"))
     with serving(bundles, runner_for=lambda bundle, part: Linear(bundle)) as server:
-        assert check_clients(server, bundles, requests=100000 // CLIENTS) > 1
+        assert check_clients(server, bundles, requests=requests // CLIENTS) > 1
 
 
 def test_onnx_runtimes_batches_give_what_single_images_give():
