@@ -9,12 +9,11 @@ The same sources give the same bytes, whoever packs them and whenever: so its ha
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from pathlib import Path
 
 import bottlekit
-from bottlekit.device.files import whole_file
+from bottlekit.device.files import sha256_of_file, whole_file
 from bottlekit.device.kernels import PACKAGED, kernel_sources
 
 AGENT_NAME = "bottlekit-agent.pyz"
@@ -44,7 +43,7 @@ def pack_agent(path: Path) -> str:
                     entry.external_attr = 0o644 << 16
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     archive.writestr(entry, content)
-        sha256 = hashlib.sha256(Path(temporary).read_bytes()).hexdigest()
+        sha256 = sha256_of_file(temporary)
     path.chmod(path.stat().st_mode | 0o111)
     return sha256
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 import threading
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from bottlekit.build.segments import SegmentedGraph, segmented_from_file
 from bottlekit.device.bundle import Bundle
+from bottlekit.device.files import sha256_of_file
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
+from bottlekit.device.pipeline import whole_part
 from bottlekit.device.runner import Runner
 from bottlekit.device.segments.source import Edges, Segments, Span
 from bottlekit.errors import BundleError
@@ -29,7 +30,7 @@ def classifier_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     bundle = Bundle.load(str(path))
-    return Path(bundle.onnx_path("baseline" if "baseline" in bundle.parts else "full"))
+    return Path(bundle.onnx_path(whole_part(bundle)))
 
 
 class OnnxSegments(Segments):
@@ -43,7 +44,7 @@ class OnnxSegments(Segments):
         self._threads = threads
         self._graph: SegmentedGraph = segmented_from_file(path)
         self._shapes = _shapes(self._graph.model)
-        self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.sha256 = sha256_of_file(str(path))
         self.count = len(self._graph.layers)
         self.input_name = next(one.name for one in self._graph.tensors if one.source == 0)
         self.result_names = [one.name for one in self._graph.model.graph.output]
