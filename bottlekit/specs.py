@@ -182,3 +182,21 @@ class LinkSpec:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise UsageError(f"the link's {name} must be 0 or more, not {value}")
+
+
+# The document layers.json, which two rooms write and a third reads.
+LAYERS_FORMAT = "bottlekit-layers"
+LAYERS_VERSION = 1
+
+
+def groups_to_measure(count: int, sample: bool) -> list[tuple[int, int]]:
+    """The contiguous groups (first, last) of `count` layers that a layer profile measures.
+
+    All of them; with `sample` single layers and the groups from the first or to the last, which are O(count).
+    """
+    return [
+        (first, last)
+        for first in range(count)
+        for last in range(first, count)
+        if not sample or first == last or first == 0 or last == count - 1
+    ]

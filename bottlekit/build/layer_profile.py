@@ -23,10 +23,9 @@ from bottlekit.device.files import sha256_of_file
 from bottlekit.device.ort_runner import import_onnxruntime, one_line, session_options
 from bottlekit.device.stats import summary
 from bottlekit.errors import BundleError, EngineError, UsageError
+from bottlekit.specs import LAYERS_FORMAT, LAYERS_VERSION, groups_to_measure
 
 Values = Mapping[str, npt.NDArray[Any]]
-LAYERS_FORMAT = "bottlekit-layers"
-LAYERS_VERSION = 1
 # Segments are optimised differently from the whole: the difference allowed, of the largest value.
 TOLERANCE = 1e-3
 WARM_UP = 2
@@ -53,12 +52,7 @@ def layers_from_classifier(
     image = _image(graph, path)
     reference = _reference(graph, image, threads)
     count = len(graph.layers)
-    wanted = [
-        (first, last)
-        for first in range(count)
-        for last in range(first, count)
-        if not sample or first == last or first == 0 or last == count - 1
-    ]
+    wanted = groups_to_measure(count, sample)
     groups = []
     for done, (first, last) in enumerate(wanted):
         progress(done, len(wanted))

@@ -19,9 +19,8 @@ from bottlekit.planning.energy import positive
 from bottlekit.planning.planners import PLANNERS
 from bottlekit.planning.schedule import BackwardTimes, Bounds, Schedule, ScheduleProblem, Tensor, training_problem
 from bottlekit.planning.schedule.problem import Table
-from bottlekit.specs import LinkSpec, Objective, to_dict
+from bottlekit.specs import LAYERS_FORMAT, LAYERS_VERSION, LinkSpec, Objective, to_dict
 
-LAYERS_FORMAT = "bottlekit-layers"
 SCHEDULE_FORMAT = "bottlekit-schedule"
 SCHEDULE_VERSION = 1
 
@@ -75,7 +74,7 @@ def problem_from_layers(
 ) -> tuple[ScheduleProblem, dict[str, int]]:
     """The problem of two layer profiles of one network, and how many groups of each are interpolated."""
     for profile, name in ((device, where), (server, server_where)):
-        if profile.get("format") != LAYERS_FORMAT or profile.get("version") != 1:
+        if profile.get("format") != LAYERS_FORMAT or profile.get("version") != LAYERS_VERSION:
             raise ReportError(
                 f"{name} is no layer profile: its format is {profile.get('format')!r}, version "
                 f"{profile.get('version')!r}; `bottlekit profile-layers` writes one"

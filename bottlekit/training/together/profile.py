@@ -14,10 +14,8 @@ from bottlekit.errors import UsageError
 from bottlekit.models.backbones import backbone_from_name
 from bottlekit.models.cut import segments
 from bottlekit.models.splits import split_specs
-from bottlekit.specs import ModelSpec
+from bottlekit.specs import LAYERS_FORMAT, LAYERS_VERSION, ModelSpec, groups_to_measure
 from bottlekit.training.together.plan import network_sha256
-
-LAYERS_FORMAT = "bottlekit-layers"
 
 
 def training_layers(
@@ -55,12 +53,7 @@ def training_layers(
     with torch.no_grad():
         for piece in pieces:
             values.append(piece(values[-1]))
-    wanted = [
-        (first, last)
-        for first in range(count)
-        for last in range(first, count)
-        if not sample or first == last or first == 0 or last == count - 1
-    ]
+    wanted = groups_to_measure(count, sample)
     groups = []
     for done, (first, last) in enumerate(wanted):
         progress(done, len(wanted))
@@ -78,7 +71,7 @@ def training_layers(
         )
     return {
         "format": LAYERS_FORMAT,
-        "version": 1,
+        "version": LAYERS_VERSION,
         "model": {
             "name": model.backbone,
             "sha256": network_sha256(model, names),
