@@ -227,13 +227,9 @@ def _compare_with_training(source: Source, accuracy: dict[str, Any] | None, say:
         )
 
 
-def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str, Any]:
-    network, checkpoint = source.network, source.checkpoint
-    size = network.model.input_size
+def written_by(command: str) -> dict[str, Any]:
+    """What of a manifest says which program, with which libraries, wrote the bundle."""
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "name": f"{network.model.backbone}-{network.split.name}",
         "bottlekit": bottlekit.__version__,
         "command": command,
         "versions": {
@@ -242,6 +238,17 @@ def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str,
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
+    }
+
+
+def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str, Any]:
+    network, checkpoint = source.network, source.checkpoint
+    size = network.model.input_size
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": f"{network.model.backbone}-{network.split.name}",
+        **written_by(command),
         "model": to_dict(network.model),
         "split": to_dict(network.split),
         "bottleneck": to_dict(network.bottleneck),

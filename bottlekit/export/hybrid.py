@@ -16,17 +16,13 @@ differ between the graphs and torch is counted on the reported images and writte
 from __future__ import annotations
 
 import dataclasses
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from torch import nn
 
-import bottlekit
 from bottlekit.device.bundle import FORMAT, VERSION, Bundle
 from bottlekit.device.codecs import Codec
 from bottlekit.device.early_exit import EXIT_OUTPUT
@@ -34,7 +30,7 @@ from bottlekit.device.exit_rules import RULES, leaves_early
 from bottlekit.device.files import sha256_of_file, whole_folder, write_json
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.errors import EquivalenceError
-from bottlekit.export.bundle_writer import Listener, gate_inputs, golden_arrays
+from bottlekit.export.bundle_writer import Listener, gate_inputs, golden_arrays, written_by
 from bottlekit.export.equivalence import Comparison, Network, compare_logits, compare_values, require
 from bottlekit.export.graphs import onnx_from_module, write_onnx
 from bottlekit.export.held_out import HeldOut
@@ -284,14 +280,7 @@ def _description(
         "format": FORMAT,
         "version": VERSION,
         "name": f"{model.backbone}-{network.split.name}-{spec.bits}bit",
-        "bottlekit": bottlekit.__version__,
-        "command": command,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
+        **written_by(command),
         "model": to_dict(model),
         "split": to_dict(network.split),
         "bottleneck": none if unit is None else to_dict(unit),
