@@ -4,7 +4,6 @@ import contextlib
 import json
 import socket
 import struct
-import sys
 import threading
 
 import numpy as np
@@ -150,11 +149,6 @@ def test_features_are_sent_with_the_schedules_codec():
     assert np.abs(coded - expected).max() < 0.05 * np.abs(expected).max()
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 7),
-    reason="behind all other device tests under Python 3.6 the server fails with a TypeError; alone it passes",
-    strict=False,
-)
 def test_the_rest_runs_here_when_the_server_is_lost_and_the_next_image_finds_a_new_one():
     class Dying(Layers):
         def opened(self, span, exact):
@@ -163,7 +157,8 @@ def test_the_rest_runs_here_when_the_server_is_lost_and_the_next_image_finds_a_n
     class Deadly(Group):
         def _infer(self, feeds):
             if self.span.first == 3 and dying:
-                raise MemoryError("the server fails here")
+                # No MemoryError: CPython before 3.8.6 may make one of numpy's own kind of it (bpo-41654).
+                raise RuntimeError("the server fails here")
             return super()._infer(feeds)
 
     here, dying, said = Layers(), [True], []
@@ -171,13 +166,13 @@ def test_the_rest_runs_here_when_the_server_is_lost_and_the_next_image_finds_a_n
         with Traveller(route("mcmccm"), here, server.address) as traveller:
             journey = traveller.run(image())
             assert np.array_equal(journey.results["out"], whole(image()))
-            assert "the server failed (MemoryError)" in journey.lost, said
+            assert "the server failed (RuntimeError)" in journey.lost, said
             # t1, t2 and t3 are here: layer 3 is where it goes on.
             assert here.runs == [Span(0, 0), Span(2, 2), Span(3, 5)]
             del dying[:]
             assert traveller.run(image(1)).lost is None
             server.stop()
-    assert "MemoryError" in said[0]
+    assert "RuntimeError" in said[0]
 
 
 def test_a_server_that_is_started_again_between_two_images_is_found_again():
@@ -203,7 +198,7 @@ def test_what_only_the_server_made_is_made_again_here():
 
     class Failing(Group):
         def _infer(self, feeds):
-            raise MemoryError("no")
+            raise RuntimeError("no")
 
     here = Layers()
     with serving(Refusing()) as server, Traveller(route("ccmmcc"), here, server.address) as traveller:
