@@ -90,6 +90,14 @@ def train(
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Begin with random weights.", rich_help_panel=_HOW)
     ] = False,
+    taught: Annotated[
+        float,
+        typer.Option(
+            help="How much of each loss is the distance from the full-precision network's answers instead of the "
+            "labels, 0 to 1.",
+            rich_help_panel=_HOW,
+        ),
+    ] = 0.0,
     unit: Annotated[
         str | None,
         typer.Option(help="bottlenet or butterfly; without it the feature is not reduced.", rich_help_panel=_UNIT),
@@ -156,7 +164,7 @@ def train(
     coder = codec_from_options(codec or ("jpeg" if unit == "bottlenet" else "raw"), unit, bits, quality)
     spec = HybridSpec(last_block, edge_bits, names, exit_pool, bottleneck, coder)
     weights = _weights(exit_weights, len(names))
-    plan = HybridPlan(weights, way, rule, allowed_drop, from_scratch)  # type: ignore[arg-type]  # it checks
+    plan = HybridPlan(weights, way, rule, allowed_drop, from_scratch, taught)  # type: ignore[arg-type]  # it checks
     images = data_of_checkpoint(load_checkpoint(source), data_root, seed)
     changes = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size}
     how = recipe_from_name(recipe or default_recipe_name(images.name), "backbone", **changes)

@@ -7,7 +7,8 @@
                                                                   hybrid checkpoint
 
 Two ways (Conditionally Deep Hybrid Neural Networks, section 3): `joint` trains everything with the weighted sum of
-the losses; `two-step` trains the network without its exits, and then the exits alone, nothing else moving.
+the losses; `two-step` trains the network without its exits, and then the exits alone, nothing else moving. In both,
+the full-precision network may teach: exits and cloud learn its answers to the training images beside the labels.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from bottlekit.device.exit_rules import check_rule
 from bottlekit.device.files import sha256_of_file
@@ -36,8 +35,8 @@ from bottlekit.training.data import DataSet, LabelledImages
 from bottlekit.training.digits import held_out_mask
 from bottlekit.training.evaluate import EVALUATION_BATCH, evaluation_mode
 from bottlekit.training.exit_curve import Answers, calibrated_threshold, exit_curve, point_at
+from bottlekit.training.hybrid_losses import ExitLosses, WeightedLosses
 from bottlekit.training.loop import History, fit, own_dice
-from bottlekit.training.objective import Objective
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.train import check_data, data_of_checkpoint, how_it_was_done, run_record, uncompressed
 
@@ -51,13 +50,15 @@ CALIBRATION_SHARE = 3
 class HybridPlan:
     """How to train and when to leave: `exit_weights` one per exit, each above 0 and together below 1; `way`; the
     exit `rule`; the `allowed_drop` in accuracy below the full-precision network that the threshold may cost;
-    `from_scratch` begins with random weights instead of the full-precision network's."""
+    `from_scratch` begins with random weights instead of the full-precision network's; `taught` is how much of each
+    loss is the distance from the full-precision network's answers instead of the labels, 0 to 1."""
 
     exit_weights: tuple[float, ...]
     way: Way = "joint"
     rule: str = "entropy"
     allowed_drop: float = 0.01
     from_scratch: bool = False
+    taught: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what makes no loss (UsageError, UnknownNameError)."""
@@ -70,43 +71,9 @@ class HybridPlan:
             raise UsageError(f"--way must be {' or '.join(WAYS)}, not {self.way}")
         if not 0.0 <= self.allowed_drop < 1.0:
             raise UsageError(f"--allowed-drop must be 0 to 1 (0.01 is a point), not {self.allowed_drop}")
+        if not 0.0 <= self.taught <= 1.0:
+            raise UsageError(f"--taught must be 0 (labels alone) to 1 (the teacher alone), not {self.taught}")
         check_rule(self.rule)
-
-
-class WeightedLosses(Objective):
-    """sum_i w_i * CE(exit_i) + (1 - sum_i w_i) * CE(cloud)      (Conditionally Deep Hybrid Networks, section 3)
-
-    With all weights 0 it is the cloud's loss alone. The codec is in the cloud's path, as it will be.
-    """
-
-    network: HybridNetwork
-
-    def __init__(self, network: HybridNetwork, exit_weights: Sequence[float], label_smoothing: float = 0.0) -> None:
-        super().__init__(network)
-        self.weights = [*exit_weights, 1.0 - sum(exit_weights)]
-        self.label_smoothing = label_smoothing
-
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images (n, 3, h, w), labels (n,)."""
-        losses = torch.stack(
-            [
-                weight * F.cross_entropy(answer.float(), labels, label_smoothing=self.label_smoothing)
-                for weight, answer in zip(self.weights, self.network.every_answer(images), strict=True)
-                if weight > 0.0
-            ]
-        )
-        return losses.sum(), None
-
-
-class ExitLosses(Objective):
-    """The sum of the exits' cross-entropies: the second step, on a network that is frozen."""
-
-    network: HybridNetwork
-
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images (n, 3, h, w), labels (n,)."""
-        *exits, _cloud = self.network.every_answer(images, with_codec=False)
-        return torch.stack([F.cross_entropy(answer.float(), labels) for answer in exits]).sum(), None
 
 
 def train_hybrid(
@@ -138,7 +105,7 @@ def train_hybrid(
     with own_dice(seed):
         backbone = None if plan.from_scratch else copy.deepcopy(baseline)
         network = HybridNetwork(checkpoint.model, spec, backbone)
-    history = fit_hybrid(network, data, plan, recipe, seed, quiet)
+    history = fit_hybrid(network, data, plan, recipe, seed, quiet, baseline)
     calibration, accuracy = judge(network, baseline, data, plan)
     trained = HybridCheckpoint(
         model=checkpoint.model,
@@ -164,17 +131,30 @@ def train_hybrid(
 
 
 def fit_hybrid(
-    network: HybridNetwork, data: DataSet, plan: HybridPlan, recipe: Recipe, seed: int = 0, quiet: bool = False
+    network: HybridNetwork,
+    data: DataSet,
+    plan: HybridPlan,
+    recipe: Recipe,
+    seed: int = 0,
+    quiet: bool = False,
+    teacher: nn.Module | None = None,
 ) -> History:
-    """Train `network` in place, in one step or two; returns the history of all epochs."""
+    """Train `network` in place, in one step or two; returns the history of all epochs.
+
+    `teacher` is the full-precision network, for plans that are taught (UsageError without one).
+    """
+    if plan.taught and teacher is None:
+        raise UsageError("--taught needs the full-precision network that teaches")
     title = f"hybrid, {network.spec.bits} bit"
+    taught = (recipe.label_smoothing, teacher, plan.taught)
     if plan.way == "joint":
-        objective = WeightedLosses(network, plan.exit_weights, recipe.label_smoothing)
+        objective = WeightedLosses(network, plan.exit_weights, *taught)
         return fit(network, data, recipe, seed, title=title, quiet=quiet, objective=objective)
-    alone = WeightedLosses(network, [0.0] * len(plan.exit_weights), recipe.label_smoothing)
+    alone = WeightedLosses(network, [0.0] * len(plan.exit_weights), *taught)
     first = fit(network, data, recipe, seed, title=f"{title}, network", quiet=quiet, objective=alone)
     network.freeze_backbone()
-    second = fit(network, data, recipe, seed, title=f"{title}, exits", quiet=quiet, objective=ExitLosses(network))
+    exits = ExitLosses(network, 0.0, teacher, plan.taught)
+    second = fit(network, data, recipe, seed, title=f"{title}, exits", quiet=quiet, objective=exits)
     return [{**epoch, "step": 1} for epoch in first] + [{**epoch, "step": 2} for epoch in second]
 
 

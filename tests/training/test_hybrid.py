@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from bottlekit.errors import CheckpointError, UnknownNameError, UsageError
+from bottlekit.models.backbones import backbone_from_name
 from bottlekit.models.hybrid.checkpoint import is_hybrid_checkpoint, load_hybrid_checkpoint
 from bottlekit.models.hybrid.network import HybridNetwork
 from bottlekit.models.hybrid.spec import HybridSpec
@@ -15,12 +16,12 @@ from bottlekit.specs import BottleneckSpec, ModelSpec
 from bottlekit.training.data import DataSet, dataset_from_name
 from bottlekit.training.hybrid import (
     HybridPlan,
-    WeightedLosses,
     answers,
     calibration_mask,
     fit_hybrid,
     train_hybrid,
 )
+from bottlekit.training.hybrid_losses import TEACHER_TEMPERATURE, WeightedLosses
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.train import train_backbone
 
@@ -52,6 +53,34 @@ def test_the_joint_loss_is_the_papers_weighted_sum() -> None:
     first, second, cloud = (F.cross_entropy(answer, labels) for answer in network.every_answer(images))
     assert loss.item() == pytest.approx((0.2 * first + 0.3 * second + 0.5 * cloud).item(), rel=1e-6)
     assert estimate is None
+
+
+def test_a_teacher_pulls_exits_and_cloud_to_its_answers() -> None:
+    network = small().eval()
+    teacher = backbone_from_name("cifar_resnet8", 10).eval()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    images, labels = torch.randn(5, 3, 16, 16), torch.arange(5)
+    objective = WeightedLosses(network, [0.0, 0.4], teacher=teacher, taught=0.75)
+    loss, _ = objective(images, labels)
+    with torch.no_grad():
+        wanted = (teacher(images) / TEACHER_TEMPERATURE).softmax(1)
+    _, second, cloud = network.every_answer(images)
+
+    def expected(answer: torch.Tensor) -> float:
+        mine = (answer / TEACHER_TEMPERATURE).softmax(1)
+        divergence = (wanted * (wanted / mine).log()).sum(1).mean()
+        return float(0.25 * F.cross_entropy(answer, labels) + 0.75 * TEACHER_TEMPERATURE**2 * divergence)
+
+    assert loss.item() == pytest.approx(0.4 * expected(second) + 0.6 * expected(cloud), rel=1e-4)
+    loss.backward()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    # The teacher is neither trained nor kept with the network.
+    assert {id(one) for one in objective.parameters()} == {id(one) for one in network.parameters()}
+
+
+def test_a_taught_plan_needs_its_teacher(data: DataSet) -> None:
+    with pytest.raises(UsageError, match="--taught needs the full-precision network"):
+        fit_hybrid(small(), data, HybridPlan((0.3, 0.3), taught=0.5), RECIPE, quiet=True)
 
 
 @pytest.mark.parametrize(("weights", "learns"), [([0.4, 0.0], (True, False)), ([0.0, 0.0], (False, False))])
@@ -123,6 +152,7 @@ def test_the_calibration_images_are_evenly_spread() -> None:
         ({"exit_weights": (0.0,)}, "each be above 0"),
         ({"exit_weights": (0.5,), "way": "three-step"}, "--way must be joint or two-step"),
         ({"exit_weights": (0.5,), "allowed_drop": -0.1}, "--allowed-drop"),
+        ({"exit_weights": (0.5,), "taught": 1.5}, "--taught must be 0"),
     ],
 )
 def test_plans_that_make_no_loss_are_refused(options: dict[str, object], words: str) -> None:
