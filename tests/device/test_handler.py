@@ -74,7 +74,7 @@ def check(house, talk, frame):
         reply = say(house, talk, frame)
     except Exception:
         reply = None
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     assert house.statistics.queued == 0
     if reply is not None:
         assert header(reply)[0] == header(frame)[0] or header(reply)[1] == 3

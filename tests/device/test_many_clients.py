@@ -2,8 +2,8 @@
 
 import contextlib
 import os
+import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from bottlekit.device.client import SplitClient
 from bottlekit.device.limits import ServerLimits
 from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.runners import Runner, TensorInfo
-from bottlekit.device.server import server_from_fleet
 
-TINY_FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from servers import PATIENCE_S, TINY_FLEET, join, serving, wait_until
+
 CLIENTS = 32
 CODECS = [
     {"name": "jpeg", "bits": 8, "quality": 20},
@@ -24,19 +25,6 @@ CODECS = [
     {"name": "raw", "bits": 8, "quality": 20},
     {"name": "raw", "bits": 3, "quality": 20},
 ]
-
-
-@contextlib.contextmanager
-def serving(bundles, **options):
-    with server_from_fleet(bundles, port=0, **options) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join(30)
-            assert not thread.is_alive()
 
 
 class Linear(Runner):
@@ -75,7 +63,8 @@ def check_clients(server, bundles, requests):
         try:
             with contextlib.ExitStack() as stack:
                 clients = [
-                    stack.enter_context(SplitClient(bundle, *server.address, timeout_s=120)) for bundle in bundles
+                    stack.enter_context(SplitClient(bundle, *server.address, timeout_s=PATIENCE_S))
+                    for bundle in bundles
                 ]
                 for _ in range(requests):
                     number = random.randint(len(bundles))
@@ -148,7 +137,7 @@ def test_onnx_runtimes_batches_give_what_single_images_give():
     def work(seed):
         try:
             number = seed % len(fleet)
-            with SplitClient(fleet[number], *server.address, timeout_s=60) as client:
+            with SplitClient(fleet[number], *server.address, timeout_s=PATIENCE_S) as client:
                 for _ in range(20):
                     answer = client.infer_input(inputs[seed])
                     batches.append(answer.batch)
@@ -162,8 +151,7 @@ def test_onnx_runtimes_batches_give_what_single_images_give():
         threads = [threading.Thread(target=work, args=(seed,)) for seed in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(120)
+        join(*threads)
     assert failures == []
     assert len(batches) == 20 * CLIENTS
     assert max(batches) > 1
@@ -175,49 +163,44 @@ def test_onnx_runtimes_batches_give_what_single_images_give():
 def test_a_reload_drops_no_request_and_new_clients_get_the_new_fleet(bundles):
     offered = [bundles[:2]]
     stop = threading.Event()
-    counts, failures = [], []
+    counts, failures = [0] * 8, []
 
-    def work(bundle):
-        weight, done = weight_of(bundle), 0
+    def work(number):
+        bundle = bundles[number % 2]
+        weight = weight_of(bundle)
         random = np.random.RandomState(bundle.split["index"])
         try:
             # Without another chance: a request that is dropped is a failure here.
-            with SplitClient(bundle, *server.address, timeout_s=30, reconnect=False) as client:
+            with SplitClient(bundle, *server.address, timeout_s=PATIENCE_S, reconnect=False) as client:
                 while not stop.is_set():
                     payload = bundle.codec.encode(random.normal(size=bundle.feature_shape).astype(np.float32))
                     answer = client._infer("infer", "tail", payload, 0, {})
                     assert answer.logits.tobytes() == (bundle.codec.decode(payload).reshape(-1) @ weight).tobytes()
-                    done += 1
+                    counts[number] += 1
         except Exception as error:
             failures.append(error)
-        counts.append(done)
 
     def runner_for(bundle, part):
         return Linear(bundle)
 
     with serving(offered[0], runner_for=runner_for, fleet=lambda: offered[0]) as server:
-        threads = [threading.Thread(target=work, args=(bundles[number % 2],)) for number in range(8)]
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
         for thread in threads:
             thread.start()
         for turn in range(6):
-            time.sleep(0.1)
+            wait_until(lambda turn=turn: failures or min(counts) > turn, "an answer to each")
             # The number of a bundle changes with every turn, and at last one of those in use is gone.
             offered[0] = [bundles[1:], [bundles[2], bundles[0], bundles[1]]][turn % 2]
-            reloads = server.statistics.reloads
             server.reload()
-            deadline = time.monotonic() + 10
-            while server.statistics.reloads == reloads:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(lambda turn=turn: server.statistics.reloads > turn, "the reload")
             with SplitClient(bundles[2], *server.address) as client:
                 payload = bundles[2].codec.encode(np.ones(bundles[2].feature_shape, np.float32))
                 wanted = bundles[2].codec.decode(payload).reshape(-1) @ weight_of(bundles[2])
                 assert client._infer("infer", "tail", payload, 0, {}).logits.tobytes() == wanted.tobytes()
         stop.set()
-        for thread in threads:
-            thread.join(30)
+        join(*threads)
         assert failures == []
-        assert min(counts) > 0
+        assert min(counts) >= 6
         assert [bundle.name for bundle in server.bundles] == ["net2", "net0", "net1"]
 
 
@@ -232,20 +215,12 @@ def test_generations_that_nobody_uses_are_closed(bundles):
         with SplitClient(bundles[0], *server.address) as client:
             for turn in range(3):
                 server.reload()
-                deadline = time.monotonic() + 10
-                while server.statistics.reloads == turn:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.005)
+                wait_until(lambda turn=turn: server.statistics.reloads > turn, "the reload")
             client.ping()
-            deadline = time.monotonic() + 10
-            while len(closed) < 2:  # those between the first, which the client has, and the last
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            # Those between the first, which the client has, and the last.
+            wait_until(lambda: len(closed) >= 2, "the end of those in between")
             assert len(closed) == 2
-        deadline = time.monotonic() + 10
-        while len(closed) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: len(closed) >= 3, "the end of the first")
     assert len(closed) == 4
 
 
@@ -270,10 +245,7 @@ def test_a_reload_that_fails_changes_nothing_and_says_why(bundles, what):
     with serving(bundles[:1], runner_for=runner_for, fleet=fleet, say=said.append) as server:
         with SplitClient(bundles[0], *server.address) as client:
             server.reload()
-            deadline = time.monotonic() + 10
-            while not said:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(lambda: said, "a word about it")
             assert said[0].startswith("reload failed, everything stays as it was: ")
             client.ping()
         with SplitClient(bundles[0], *server.address) as client:

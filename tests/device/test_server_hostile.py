@@ -3,8 +3,10 @@
 import contextlib
 import os
 import random
+import select
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -18,25 +20,17 @@ from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.runners import Runner, TensorInfo
 from bottlekit.device.server import ServerLimits, server_from_fleet
 from bottlekit.device.wire import load_rpc
-from bottlekit.device.wire.framing import compact_protocol, frame_from_message
+from bottlekit.device.wire.framing import frame_from_message
 
-TINY_FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from raw_client import HELLO, frame, message, raw_connection, receive_frame, reply, wait_for_the_end
+from servers import PATIENCE_S, TINY_FLEET, in_a_thread, join, serving, wait_until
+
 IMAGE = np.random.RandomState(5).normal(size=(1, 3, 8, 8)).astype(np.float32)
-IMPATIENT = ServerLimits(image_bytes=4096, hello_s=0.4, idle_s=0.8, frame_s=0.4, drain_s=2.0)
-
-
-@contextlib.contextmanager
-def serving(bundles, **options):
-    """A server for the bundles on a free port, in a thread."""
-    with server_from_fleet(bundles, port=0, **options) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join(20)
-            assert not thread.is_alive()
+# Who is ended here is ended for what was sent. Where it is for being slow, a test says how slow.
+PATIENT = ServerLimits(
+    image_bytes=4096, hello_s=PATIENCE_S, idle_s=PATIENCE_S, frame_s=PATIENCE_S, drain_s=PATIENCE_S
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,89 +41,24 @@ def fleet():
 @pytest.fixture(scope="module")
 def strict_server(fleet):
     said = []
-    with serving(fleet, limits=IMPATIENT, say=said.append) as server:
+    with serving(fleet, limits=PATIENT, say=said.append) as server:
         yield server, said
 
 
 @pytest.fixture
 def strict(strict_server):
-    """(a server with little patience, what it said during this test)."""
+    """(a server that ends nobody for being slow, what it said during this test)."""
     server, said = strict_server
     said.clear()
     return server, said
 
 
-def message(method, *arguments):
-    """The Thrift message of a call."""
-    from thrift.transport.TTransport import TMemoryBuffer
-
-    buffer = TMemoryBuffer()
-    client = load_rpc().service.Client(compact_protocol(buffer, 1 << 20, 16))
-    lacking = {"hello": 4, "infer": 4, "infer_image": 4, "ping": 1}[method] - len(arguments)
-    getattr(client, "send_" + method)(*(arguments + (None,) * lacking))
-    return buffer.getvalue()
-
-
-def frame(method, *arguments):
-    return frame_from_message(message(method, *arguments))
-
-
-HELLO = frame("hello", 1, "0.1.0")
-
-
-def receive_frame(connection):
-    header = receive(connection, 4)
-    return receive(connection, struct.unpack("!i", header)[0])
-
-
-def receive(connection, size):
-    data = b""
-    while len(data) < size:
-        more = connection.recv(size - len(data))
-        assert more, "the server hung up after {} of {} bytes".format(len(data), size)
-        data += more
-    return data
-
-
-def reply(connection, method):
-    """The result of the next answer; raises what Thrift makes of it."""
-    from thrift.transport.TTransport import TMemoryBuffer
-
-    buffer = TMemoryBuffer(receive_frame(connection))
-    client = load_rpc().service.Client(compact_protocol(buffer, 1 << 20, 4096))
-    return getattr(client, "recv_" + method)()
-
-
-@contextlib.contextmanager
-def raw_connection(server, hello=True):
-    """A plain socket to the server, which has said hello unless told not to."""
-    with socket.create_connection(server.address, timeout=10) as connection:
-        if hello:
-            connection.sendall(HELLO)
-            receive_frame(connection)
-        yield connection
-
-
-def seconds_until_hung_up(connection):
-    """How long the server keeps the connection, at most 10 s."""
-    started = time.monotonic()
-    with contextlib.suppress(ConnectionError):
-        while connection.recv(65536):
-            pass
-    return time.monotonic() - started
-
-
 def words_about(connection, said):
     """What the server said about this connection; it says so just after it hung up."""
     name = "127.0.0.1:{}:".format(connection.getsockname()[1])
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        lines = [line for line in said if name in line]
-        if lines:
-            assert len(lines) == 1
-            return lines[0]
-        time.sleep(0.01)
-    raise AssertionError("not a word about {} in {}".format(name, said))
+    lines = wait_until(lambda: [line for line in said if name in line], "a word about it")
+    assert len(lines) == 1
+    return lines[0]
 
 
 def check_that_it_works(server, bundle):
@@ -160,7 +89,7 @@ def test_a_bad_frame_ends_its_own_connection_and_no_other(fleet, strict, what, g
     server, said = strict
     with SplitClient(fleet[0], *server.address) as bystander, raw_connection(server, greeted) as connection:
         connection.sendall(BAD_FRAMES[what])
-        assert seconds_until_hung_up(connection) < 5
+        wait_for_the_end(connection)
         bystander.ping()
         assert words_about(connection, said).isprintable()
     check_that_it_works(server, fleet[0])
@@ -170,7 +99,7 @@ def test_nobody_may_send_much_before_hello(fleet, strict):
     server, said = strict
     with raw_connection(server, hello=False) as connection:
         connection.sendall(struct.pack("!i", 300))
-        assert seconds_until_hung_up(connection) < 5
+        wait_for_the_end(connection)
         assert "the limit is 256" in words_about(connection, said)
 
 
@@ -201,10 +130,7 @@ def test_mutated_requests_never_break_the_server(fleet):
                     receive_frame(connection)
                     answered += 1
         check_that_it_works(server, fleet[0])
-        deadline = time.monotonic() + 5
-        while server._connections and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not server._connections
+        wait_until(lambda: not server._connections, "the end of all connections")
         assert server.statistics.in_flight == 0
     assert 20 < answered < 300
 
@@ -302,48 +228,96 @@ def test_hellos_cannot_be_tried_for_long(strict):
 # ---- time
 
 
-def test_a_client_that_never_says_hello_is_dropped(strict):
-    server, said = strict
-    with raw_connection(server, hello=False) as connection:
-        assert 0.2 < seconds_until_hung_up(connection) < 3
+@contextlib.contextmanager
+def impatient(fleet, **limits):
+    """(a server that is patient but for these limits, what it says)."""
+    said = []
+    with serving(fleet, limits=PATIENT._replace(**limits), say=said.append) as server:
+        yield server, said
+
+
+def test_a_client_that_never_says_hello_is_dropped(fleet):
+    with impatient(fleet, hello_s=0.4) as (server, said):
+        started = time.monotonic()
+        with raw_connection(server, hello=False) as connection:
+            wait_for_the_end(connection)
+            assert time.monotonic() - started >= 0.4
+            assert "no hello in time" in words_about(connection, said)
+
+
+def test_small_pieces_of_a_hello_buy_no_time(fleet):
+    """A slow loris: something arrives all the time, and never a whole hello."""
+    with impatient(fleet, hello_s=0.4) as (server, said), raw_connection(server, hello=False) as connection:
+        connection.sendall(b"\0\0\1\0")
+        ended = threading.Event()
+
+        def drip():
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.05):
+                    connection.sendall(b"\x82")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        wait_for_the_end(connection)
+        ended.set()
+        join(dripping)
         assert "no hello in time" in words_about(connection, said)
 
 
-@pytest.mark.parametrize("kind", ["small pieces", "another version"])
-def test_no_way_of_saying_hello_buys_time(strict, kind):
-    with raw_connection(strict[0], hello=False) as connection:
-        started = time.monotonic()
+def test_a_slow_loris_among_greeted_clients_is_dropped_and_delays_nobody(fleet):
+    with impatient(fleet, frame_s=0.5) as (server, said), contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(raw_connection(server)) for _ in range(10)]
+        request, left = frame("ping", b"x" * 4000), dict.fromkeys(slow, 0)
+        while left:
+            for one in list(left):
+                try:
+                    one.sendall(request[left[one] : left[one] + 1])
+                    left[one] += 1
+                except OSError:
+                    del left[one]
+            check_that_it_works(server, fleet[0])
+        for one in slow:
+            assert "no complete request in time" in words_about(one, said)
+
+
+def test_a_hello_in_another_version_buys_no_time(fleet):
+    with impatient(fleet, hello_s=0.4) as (server, said), raw_connection(server, hello=False) as connection:
         with contextlib.suppress(OSError, AssertionError):
-            while time.monotonic() - started < 5:
-                if kind == "small pieces":
-                    connection.sendall(HELLO[:1])
-                else:
-                    connection.sendall(frame("hello", 7, "0.1.0"))
-                    receive_frame(connection)
-                time.sleep(0.1)
-        assert time.monotonic() - started < 3
+            connection.sendall(frame("hello", 7, "0.1.0"))
+            receive_frame(connection)
+        wait_for_the_end(connection)
+        assert "no hello in time" in words_about(connection, said)
 
 
-def test_half_a_request_is_dropped(strict):
-    server, said = strict
-    with raw_connection(server) as connection:
+def test_half_a_request_is_dropped(fleet):
+    with impatient(fleet, frame_s=0.4) as (server, said), raw_connection(server) as connection:
+        started = time.monotonic()
         connection.sendall(frame("ping", b"x" * 50)[:20])
-        assert 0.2 < seconds_until_hung_up(connection) < 3
+        wait_for_the_end(connection)
+        assert time.monotonic() - started >= 0.4
         assert "no complete request in time" in words_about(connection, said)
 
 
-def test_an_idle_connection_is_dropped_but_not_a_used_one(strict):
-    server, said = strict
-    with raw_connection(server) as idle, raw_connection(server) as used:
-        started = time.monotonic()
-        while time.monotonic() - started < 1.6:
-            used.sendall(frame("ping", b""))
-            reply(used, "ping")
-            time.sleep(0.1)
-        assert seconds_until_hung_up(idle) < 0.5
-        used.sendall(frame("ping", b""))
-        reply(used, "ping")
-        assert "no request in time" in words_about(idle, said)
+def test_an_idle_connection_is_dropped_but_not_a_used_one(fleet):
+    idle_s = 1.0
+    with impatient(fleet, idle_s=idle_s) as (server, said):
+        for _ in range(20):
+            with raw_connection(server) as used, raw_connection(server) as idle:
+                longest_gap_s, before = 0.0, time.monotonic()
+                with contextlib.suppress(OSError, AssertionError):
+                    while not select.select([idle], [], [], 0.05)[0]:
+                        used.sendall(frame("ping", b""))
+                        reply(used, "ping")
+                        now = time.monotonic()
+                        longest_gap_s, before = max(longest_gap_s, now - before), now
+                    used.sendall(frame("ping", b""))
+                    assert reply(used, "ping").connections >= 1
+                    wait_for_the_end(idle)
+                    assert "no request in time" in words_about(idle, said)
+                    return
+                # On a machine as busy as that, the used one may have been idle too.
+                assert max(longest_gap_s, time.monotonic() - before) > idle_s / 2
+        raise AssertionError("a used connection was dropped 20 times")
 
 
 class WideTail(Runner):
@@ -366,18 +340,17 @@ def test_a_client_that_never_reads_is_dropped(fake_bundle):
     bundle = Bundle.load(fake_bundle(classes=[str(i) for i in range(30000)]))
     said = []
     request = frame("infer", 0, bundle.codec.encode(np.ones((3, 4, 4), np.float32)), 0)
-    with serving([bundle], runner_for=WideTail, limits=IMPATIENT, say=said.append) as server:
+    limits = PATIENT._replace(frame_s=0.4)
+    with serving([bundle], runner_for=WideTail, limits=limits, say=said.append) as server:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.settimeout(10)
+            connection.settimeout(PATIENCE_S)
             connection.connect(server.address)
             connection.sendall(HELLO)
             receive_frame(connection)
-            started = time.monotonic()
             with contextlib.suppress(OSError):
                 connection.sendall(request * 100)
-            while not said and time.monotonic() - started < 10:
-                time.sleep(0.05)
+            wait_until(lambda: said, "a word about it")
         assert "no taking of the answer in time" in said[0]
 
 
@@ -385,14 +358,15 @@ def test_a_long_computation_is_not_taken_for_a_slow_client(fleet):
     class Slow(WideTail):
         def _infer(self, feeds):
             if feeds["feature"].any():  # not when the server starts and tries it out
-                time.sleep(1.5)
+                time.sleep(1.0)
             return {"logits": np.arange(5, dtype=np.float32).reshape(1, 5)}
 
-    with serving(fleet, runner_for=Slow, limits=IMPATIENT) as server:
-        with SplitClient(fleet[0], *server.address) as client:
+    limits = PATIENT._replace(frame_s=0.3, idle_s=0.3)
+    with serving(fleet, runner_for=Slow, limits=limits) as server:
+        with SplitClient(fleet[0], *server.address, timeout_s=PATIENCE_S) as client:
             answer = client.infer_input(IMAGE)
     assert answer.class_index == 4
-    assert answer.times_ms["tail"] > 1400
+    assert answer.times_ms["tail"] > 900
 
 
 # ---- numbers
@@ -404,26 +378,17 @@ def test_more_clients_than_places_are_turned_away_and_a_free_place_is_given_agai
             with SplitClient(fleet[0], *server.address):
                 with pytest.raises(errors.ServerBusyError, match="2 clients are connected, that is the limit"):
                     SplitClient(fleet[0], *server.address).__enter__()
-            deadline = time.monotonic() + 5
-            while first.ping()[1]["connections"] > 1 and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_until(lambda: first.ping()[1]["connections"] == 1, "a free place")
             with SplitClient(fleet[0], *server.address) as third:
                 assert third.ping()[1]["connections"] == 2
 
 
 def test_silent_clients_take_no_place_for_long(fleet):
-    limits = IMPATIENT._replace(connections=5)
+    limits = PATIENT._replace(connections=5)
     with serving(fleet, limits=limits) as server, contextlib.ExitStack() as stack:
-        for _ in range(limits.connections):
+        for _ in range(limits.connections + 100):  # more than may stand at the door
             stack.enter_context(raw_connection(server, hello=False))
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                check_that_it_works(server, fleet[0])
-                break
-            except errors.WireError:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        check_that_it_works(server, fleet[0])
 
 
 def test_a_busy_tail_does_not_stop_a_hello(fleet):
@@ -432,52 +397,43 @@ def test_a_busy_tail_does_not_stop_a_hello(fleet):
     class Stuck(WideTail):
         def _infer(self, feeds):
             if feeds["feature"].any():  # not when the server starts and tries it out
-                release.wait(20)
+                release.wait(PATIENCE_S)
             return {"logits": np.zeros((1, 5), np.float32)}
 
     with serving(fleet, runner_for=Stuck) as server:
         asking = []
         try:
             for _ in range(6):
-                client = SplitClient(fleet[0], *server.address).__enter__()
+                client = SplitClient(fleet[0], *server.address, timeout_s=PATIENCE_S).__enter__()
                 thread = threading.Thread(target=client.infer_input, args=(IMAGE,))
                 thread.start()
                 asking.append((client, thread))
-            deadline = time.monotonic() + 10
-            while server.statistics.in_flight < 6 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            with SplitClient(fleet[1], *server.address, timeout_s=5) as other:
+            wait_until(lambda: server.statistics.in_flight == 6, "six requests at work")
+            with SplitClient(fleet[1], *server.address) as other:
                 assert other.ping()[1]["in_flight"] == 6
         finally:
             release.set()
             for client, thread in asking:
-                thread.join(20)
+                join(thread)
                 client.__exit__()
 
 
 def test_stopping_does_not_wait_for_those_that_only_sit_there(fleet):
-    with server_from_fleet(fleet, port=0) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        with raw_connection(server) as greeted, raw_connection(server, hello=False) as silent:
+    limits = PATIENT._replace(drain_s=3600.0)
+    with server_from_fleet(fleet, port=0, limits=limits) as server, contextlib.ExitStack() as stack:
+        with in_a_thread(server):
+            greeted = stack.enter_context(raw_connection(server))
+            silent = stack.enter_context(raw_connection(server, hello=False))
             greeted.sendall(b"\0")
-            started = time.monotonic()
-            server.stop()
-            thread.join(20)
-            assert time.monotonic() - started < 2
-            assert seconds_until_hung_up(greeted) < 1
-            assert seconds_until_hung_up(silent) < 1
+        wait_for_the_end(greeted)
+        wait_for_the_end(silent)
 
 
 def test_no_client_is_forgotten_that_connects_while_the_server_stops(fleet):
     for attempt in range(20):
-        with server_from_fleet(fleet, port=0) as server:
-            thread = threading.Thread(target=server.run)
-            thread.start()
-            clients = [socket.create_connection(server.address, timeout=10) for _ in range(3)]
+        with serving(fleet, limits=PATIENT) as server:
+            clients = [socket.create_connection(server.address, timeout=PATIENCE_S) for _ in range(3)]
             time.sleep(0.0005 * (attempt % 5))
-            server.stop()
-            thread.join(20)
-            for client in clients:
-                assert seconds_until_hung_up(client) < 2
-                client.close()
+        for client in clients:
+            wait_for_the_end(client)
+            client.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import select
 import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,15 +25,20 @@ from bottlekit.device.client import SplitClient
 from bottlekit.device.limits import ServerLimits
 from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.server import Server, server_from_fleet
+from bottlekit.device.wire.tls import client_context
 from bottlekit.errors import IdentityError, ServerBusyError, UnknownNameError, UsageError, WireError
 from bottlekit.serving import certs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+import servers
 from python36 import python36_with_requirements
+from servers import PATIENCE_S, wait_until
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 IMAGE = np.random.RandomState(5).normal(size=(1, 3, 8, 8)).astype(np.float32)
-LIMITS = ServerLimits(handshake_s=0.8, hello_s=0.8)
+# Nobody is ended for being slow, but where a test says so.
+LIMITS = ServerLimits(handshake_s=PATIENCE_S, hello_s=PATIENCE_S)
 
 
 @pytest.fixture
@@ -52,21 +57,14 @@ def serving(tls: Path | None, limits: ServerLimits = LIMITS, **options: Any) -> 
     notes: list[dict[str, Any]] = []
     access = Access(str(tls)) if tls else Access(**options)
     bundles = fleet_from_path(str(FLEET))
-    with server_from_fleet(bundles, port=0, limits=limits, access=access, note=notes.append) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server, notes
-        finally:
-            server.stop()
-            thread.join(20)
-            assert not thread.is_alive()
+    with servers.serving(bundles, limits=limits, access=access, note=notes.append) as server:
+        yield server, notes
 
 
 def client(server: Server, device: Path | None, host: str = "localhost", **options: Any) -> SplitClient:
     bundle = fleet_from_path(str(FLEET))[0]
     folder = str(device) if device else None
-    return SplitClient(bundle, host, server.address[1], tls_folder=folder, timeout_s=5, **options)
+    return SplitClient(bundle, host, server.address[1], tls_folder=folder, timeout_s=PATIENCE_S, **options)
 
 
 def refuses(server: Server, notes: list[dict[str, Any]], device: Path | None, because: str) -> None:
@@ -75,11 +73,8 @@ def refuses(server: Server, notes: list[dict[str, Any]], device: Path | None, be
     started = time.monotonic()
     with pytest.raises(WireError):
         client(server, device).__enter__()
-    assert time.monotonic() - started < 4
-    deadline = time.monotonic() + 5
-    while not any(because in note.get("reason", "") for note in notes):
-        assert time.monotonic() < deadline, notes
-        time.sleep(0.01)
+    assert time.monotonic() - started < 30
+    wait_until(lambda: any(because in note.get("reason", "") for note in notes), because)
 
 
 # ---- who gets in
@@ -161,6 +156,7 @@ def test_a_revoked_device_does_not_get_in_and_is_put_out_where_it_is(pki: Path) 
             server.reload()
             wait_for(notes, "reloaded")
             good.infer_input(IMAGE)  # connects again by itself
+            lost._timeout_s = 1.0  # so does this one, again and again
             with pytest.raises(WireError):
                 lost.ping()
         refuses(server, notes, pki / "devices/tx2-01", "certificate revoked")
@@ -169,13 +165,8 @@ def test_a_revoked_device_does_not_get_in_and_is_put_out_where_it_is(pki: Path) 
 
 
 def wait_for(notes: list[dict[str, Any]], event: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
-    while True:
-        found = [note for note in notes if note["event"] == event]
-        if found:
-            return found[0]
-        assert time.monotonic() < deadline, notes
-        time.sleep(0.01)
+    found: list[dict[str, Any]] = wait_until(lambda: [note for note in notes if note["event"] == event], event)
+    return found[0]
 
 
 def test_a_name_can_be_given_again_after_it_was_revoked(pki: Path) -> None:
@@ -209,7 +200,7 @@ except BottlekitError as error:
         def output(name: str) -> list[str]:
             words = [str(python), "-c", program, str(server.address[1]), str(pki / "devices" / name)]
             environment = {**os.environ, "PYTHONPATH": str(FLEET.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-            done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=True)
+            done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300, check=True)
             return done.stdout.splitlines()
 
         with client(server, pki / "devices/tx2-02") as modern:
@@ -236,37 +227,41 @@ def test_neither_side_speaks_to_one_without_tls(pki: Path) -> None:
         client(server, pki / "devices/tx2-01").__enter__()
 
 
-def test_a_handshake_that_stands_still_ends_and_delays_nobody(pki: Path) -> None:
+def handshakes_that_stand_still(server: Server, stack: contextlib.ExitStack) -> list[socket.socket]:
+    """Twenty peers that say nothing, and one that says half of a TLS hello."""
+    made = [stack.enter_context(socket.create_connection(server.address, PATIENCE_S)) for _ in range(21)]
+    made[-1].sendall(bytes.fromhex("16030100a5010000a1030300"))
+    return made
+
+
+def test_a_handshake_that_stands_still_delays_nobody(pki: Path) -> None:
     with serving(pki / "servers/lab") as (server, _), contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(server.address, timeout=10)) for _ in range(20)]
-        half = stack.enter_context(socket.create_connection(server.address, timeout=10))
-        half.sendall(bytes.fromhex("16030100a5010000a1030300"))
-        started = time.monotonic()
+        silent = handshakes_that_stand_still(server, stack)
+        wait_until(lambda: server.statistics.connections == len(silent))
         with client(server, pki / "devices/tx2-01") as device:
             device.ping()
-            assert time.monotonic() - started < 0.7
-            for one in [*silent, half]:
-                with contextlib.suppress(ConnectionError):
-                    assert one.recv(100) == b""
-            assert time.monotonic() - started < 4
-            device.ping()
+            assert select.select(silent, [], [], 0)[0] == []  # all of them still stand there
+
+
+def test_a_handshake_that_stands_still_ends(pki: Path) -> None:
+    limits = LIMITS._replace(handshake_s=0.5)
+    with serving(pki / "servers/lab", limits) as (server, _), contextlib.ExitStack() as stack:
+        for one in handshakes_that_stand_still(server, stack):
+            with contextlib.suppress(ConnectionError):
+                assert one.recv(100) == b""
 
 
 def test_silence_after_the_handshake_ends_too(pki: Path) -> None:
-    from bottlekit.device.wire.tls import client_context
-
     context = client_context(str(pki / "devices/tx2-01"))
-    with serving(pki / "servers/lab") as (server, notes):
-        plain = socket.create_connection(server.address, timeout=10)
+    with serving(pki / "servers/lab", LIMITS._replace(hello_s=0.5)) as (server, notes):
+        plain = socket.create_connection(server.address, PATIENCE_S)
         with context.wrap_socket(plain, server_hostname="localhost") as silent:
-            started = time.monotonic()
             assert silent.recv(100) == b""
-            assert time.monotonic() - started < 4
         assert "no hello in time" in wait_for(notes, "ended")["reason"]
 
 
 def test_limits_are_by_device(pki: Path) -> None:
-    limits = LIMITS._replace(connections_per_client=1, requests_per_s=1.0, burst_s=2.0)
+    limits = LIMITS._replace(connections_per_client=1, requests_per_s=0.001, burst_s=2000.0)
     with (
         serving(pki / "servers/lab", limits) as (server, _),
         client(server, pki / "devices/tx2-01") as first,
@@ -276,7 +271,7 @@ def test_limits_are_by_device(pki: Path) -> None:
             client(server, pki / "devices/tx2-01").__enter__()
         first.ping()
         first.ping()
-        with pytest.raises(ServerBusyError, match="tx2-01 asks more than 1 times a second"):
+        with pytest.raises(ServerBusyError, match=r"tx2-01 asks more than 0\.001 times a second"):
             first.ping()
         second.ping()
 

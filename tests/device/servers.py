@@ -1,0 +1,54 @@
+"""What the tests of clients and servers share: a server in a thread, and waiting for what is bound to happen.
+
+Nothing here or in those tests depends on how busy the machine is: waits end with what they are for, and only a
+server that is broken makes one last PATIENCE_S. Python 3.6 source, like the tests.
+"""
+
+import contextlib
+import os
+import threading
+import time
+
+from bottlekit.device.server import server_from_fleet
+
+TINY_FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
+# How long anything may take before it counts as never.
+PATIENCE_S = 120.0
+
+
+@contextlib.contextmanager
+def serving(bundles, **options):
+    """A server for the bundles on a free port, in a thread; `options` are server_from_fleet's."""
+    with server_from_fleet(bundles, **dict({"port": 0}, **options)) as server:
+        with in_a_thread(server):
+            yield server
+
+
+@contextlib.contextmanager
+def in_a_thread(server):
+    """`server`, which is open, runs for the length of the `with` block; it must stop when it is told to."""
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        join(thread)
+
+
+def join(*threads):
+    """Wait for threads to end, which they must."""
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def wait_until(condition, what="it"):
+    """Wait until `condition()` holds; AssertionError, with `what`, when it never does. Returns what it gave."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, "{} never happened".format(what)
+        time.sleep(0.005)
