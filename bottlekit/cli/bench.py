@@ -274,10 +274,16 @@ def _measure(
     with Progress(console=console, transient=True, disable=is_quiet() or not console.is_terminal) as progress:
         task = progress.add_task("", total=len(steps))
         begun = iter(range(len(steps)))
+        what = ""
 
         def show(_phase: str) -> None:
+            nonlocal what
             step = next(begun)
-            progress.update(task, description=" ".join(steps[step]), completed=step)
+            what = " ".join(steps[step])
+            progress.update(task, description=what, completed=step)
+
+        def show_step(step: str) -> None:
+            progress.update(task, description=f"{what}: {step}")
 
         for bundle, engines, phases in work:
             bench_bundle(
@@ -292,6 +298,7 @@ def _measure(
                 on_entry=entries.append,
                 fused=fused,
                 server=server,
+                on_step=show_step,
             )
 
 

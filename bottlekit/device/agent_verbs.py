@@ -86,6 +86,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
                     on_entry=entries.append,
                     fused=options.fused,
                     server=options.server,
+                    on_step=lambda step: say("energy: " + step),
                 )
         except (KeyboardInterrupt, SystemExit):
             if options.out is not None and any(entry["phases"] for entry in entries):

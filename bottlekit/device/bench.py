@@ -58,6 +58,7 @@ def bench_bundle(
     on_entry: Callable[[Dict[str, Any]], None] = lambda entry: None,
     fused: bool = True,
     server: Optional[str] = None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -76,6 +77,7 @@ def bench_bundle(
         fused: a head on a GPU quantises there, if it can, and is then measured with it; what is left of the
             encoder is measured on codes.
         server: HOST:PORT of the server that `transmit` and `wait` are measured with; None for without them.
+        on_step: called with the name of each step of measuring a phase's energy; perhaps in another thread.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
@@ -112,12 +114,13 @@ def bench_bundle(
             continue
         how = (effort, threads, power, fused, _quantiser_on_gpu(phase, engines, measured), server)
         if in_process:
-            measured[phase] = bench_phase(bundle, phase, engine, *how)
+            measured[phase] = bench_phase(bundle, phase, engine, *how, on_step=on_step)
         else:
             measured[phase] = result_of_worker(
                 _job(bundle, phase, engine, *how),
                 "{} of {}".format(phase, bundle.name),
                 on_partial=functools.partial(measured.__setitem__, phase),
+                on_step=on_step,
             )
         if measured[phase].get("partial"):
             raise KeyboardInterrupt
@@ -216,11 +219,12 @@ def bench_phase(
     fused: bool = True,
     quantiser: Optional[str] = None,
     server: Optional[str] = None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Dict[str, Any]:
     """Load one phase, compare it with the golden outputs, warm it up and time it, in this process.
 
     With `power` its energy is measured after that. A result that was interrupted meanwhile is marked `partial`.
-    `fused` and `quantiser` are those of `loaded_phase`.
+    `fused` and `quantiser` are those of `loaded_phase`, `on_step` is that of `energy_of_phase`.
     """
     linked = loaded_link_phase(bundle, phase, server) if phase in LINK_PHASES else None
     with linked or loaded_phase(bundle, phase, engine, threads, fused, quantiser) as loaded:
@@ -228,7 +232,7 @@ def bench_phase(
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
         on_device_ms: List[float] = []
         samples_ms = timed_calls(loaded, effort.min_samples, effort.max_seconds, on_device_ms=on_device_ms)
-        energy = None if power is None else energy_of_phase(loaded, power)
+        energy = None if power is None else energy_of_phase(loaded, power, on_step=on_step)
     result: Dict[str, Any] = {
         "origin": "measured",
         "kind": None if engine is None else engine.kind,

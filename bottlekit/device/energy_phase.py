@@ -24,6 +24,7 @@ from .power_trace import PowerTrace
 # A meter is read twice in a refresh, but not more often than the first nor less often than the second.
 _READ_S = (0.01, 0.1)
 _REFRESH_SECONDS = 2.0
+_NAP_S = 0.25
 
 
 class PowerRequest(NamedTuple):
@@ -52,17 +53,30 @@ class PowerRequest(NamedTuple):
         return cls(values["meter"], values["why_chosen"], values["sources"], EnergyEffort(**values["effort"]))
 
 
+def sleep_in_naps(seconds: float) -> None:
+    """Sleep, in the main thread, so that a signal is heard within a quarter of a second.
+
+    Of two signals in quick succession the kernel may hand both to another thread. Python's handlers run in this one
+    only, which then nothing wakes.
+    """
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        time.sleep(max(0.0, min(end_s - time.monotonic(), _NAP_S)))
+
+
 def energy_of_phase(
     phase: Phase,
     request: PowerRequest,
     meter: Optional[Meter] = None,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = sleep_in_naps,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Dict[str, Any]:
     """Measure the energy of a phase: what stands under `energy` in its profile.
 
     A machine without a meter gives none, and the reason; so does a sensor that stops. A measurement that is
-    interrupted gives what was read so far, marked `partial`: whoever calls must end.
+    interrupted gives what was read so far, marked `partial`: whoever calls must end. `on_step` is called with the
+    name of each step of the protocol as it begins.
     """
     if request.meter == "none":
         return no_energy("none", "none", request.why_chosen)
@@ -70,7 +84,7 @@ def energy_of_phase(
     chosen.why_chosen = request.why_chosen
     try:
         with chosen:
-            return _with_meter(phase, request.effort, chosen, clock, sleep)
+            return _with_meter(phase, request.effort, chosen, clock, sleep, on_step)
     except MeterError as error:
         return no_energy(chosen.name, chosen.boundary, str(error), code="meter")
 
@@ -81,6 +95,7 @@ def _with_meter(
     meter: Meter,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
+    on_step: Callable[[str], None],
 ) -> Dict[str, Any]:
     """Measure with an open meter."""
     before = conditions()
@@ -95,9 +110,10 @@ def _with_meter(
         sampler.check()
         return watch.since() + list(meter.throttling())
 
+    protocol = Protocol(phase.run, phase.samples, sampler.trace, effort, clock, sleep, throttled, on_step)
     try:
         with sampler:
-            record = Protocol(phase.run, phase.samples, sampler.trace, effort, clock, sleep, throttled).record()
+            record = protocol.record()
     except (KeyboardInterrupt, SystemExit):
         words = no_energy(meter.name, meter.boundary, "the measurement was interrupted", code="interrupted")
         return dict(words, partial=True, record=None, trace=_kept(sampler.trace()).to_dict(), **told)

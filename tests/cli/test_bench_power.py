@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ BRIEF = EnergyEffort(
     run_s=0.5,
     run_refreshes=0,
     run_inferences=1,
-    run_max_s=2.0,
+    run_max_s=120.0,
     min_readings=5,
     indicative=True,
 )
@@ -79,9 +80,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two minutes of 5 W, a reading every 10 ms."""
+    """Ten minutes of 5 W, a reading every 10 ms."""
     random = np.random.RandomState(1)
-    times = np.arange(0.0, 120.0, 0.01)
+    times = np.arange(60000) / 100.0
     trace = PowerTrace(
         times, random.normal(5000.0, 20.0, (1, times.size)), ("board",), "power", 0.01, {"boundary": "the board"}
     )
@@ -130,10 +131,13 @@ def test_energies_stand_below_the_latencies(
     assert (power["meter"], power["effort"]["repeats"], power["sources"]) == ("replay", 2, [f"trace={recording}"])
     energy = profile["bundles"][0]["phases"]["encode"]["energy"]
     assert energy["boundary"] == "replayed: the board"
-    assert [repeat["mean_mw"] for repeat in energy["repeats"]] == pytest.approx([5000.0, 5000.0], rel=0.01)
+    # A machine that stalls leaves no power of a time so short, and says so.
+    powers_mw = [repeat["mean_mw"] for repeat in energy["repeats"]]
+    assert powers_mw == pytest.approx([5000.0] * len(powers_mw), rel=0.02)
+    assert len(powers_mw) == 2 or "too_short" in energy["codes"]
     assert energy["indicative"] is True
     assert "replay" in ran.out
-    assert len(energy["trace"]["times_s"]) > 100
+    assert len(energy["trace"]["times_s"]) > 2 * BRIEF.min_readings
     plan = bottlekit("plan", out, "--json")
     assert plan.code in (0, 1)
 
@@ -181,24 +185,38 @@ def test_an_interrupt_leaves_a_partial_profile_and_restores_the_power_mode(
     board = Board(commands)
     out.write_text("old", encoding="utf-8")
     words = [FLEET / "rb1", "--engines", engines, "-o", out, "--power", "--meter", "replay"]
-    words += ["--meter-source", f"trace={recording}", "--power-mode", "0", "--lock-clocks", *SHORT, "--quiet"]
+    words += ["--meter-source", f"trace={recording}", "--power-mode", "0", "--lock-clocks", *SHORT]
+    # At a terminal, where the steps are shown.
+    terminal, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "bottlekit", "bench", *map(str, words)],
-        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+            "TERM": "xterm",
+            "COLUMNS": "200",
+        },
     )
+    os.close(theirs)
     try:
-        while board.state != SET:
-            assert process.poll() is None
-            time.sleep(0.1)
-        # Far into the idle time, on a busy machine, too.
-        time.sleep(12.0)
+        shown = b""
+        # Until the idle time, of a minute, has begun.
+        while b"idle before" not in shown:
+            shown += os.read(terminal, 4096)
+        assert board.state == SET
         os.killpg(process.pid, number)
-        process.communicate(timeout=60)
+        with contextlib.suppress(OSError):  # the terminal is closed by its last user
+            while os.read(terminal, 4096):
+                pass
+        process.wait(120)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        os.close(terminal)
     assert board.state == UNTOUCHED
     assert process.returncode in (130, 128 + number)
     assert out.read_text(encoding="utf-8") == "old"

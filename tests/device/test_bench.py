@@ -284,7 +284,7 @@ def test_a_network_that_two_bundles_share_is_measured_once(bundle, engines):
 
 def test_a_shared_networks_power_trace_is_kept_once(bundle, engines, monkeypatch):
     told = {"energy_mj": 1.0, "trace": {"times_s": [0.0] * 1000}, "record": {}}
-    monkeypatch.setattr(bench, "energy_of_phase", lambda phase, power: told)
+    monkeypatch.setattr(bench, "energy_of_phase", lambda phase, power, on_step: told)
     known = {}
     options = {"in_process": True, "measured_before": known, "power": "a request"}
     first = bench_bundle(bundle, engines, ["baseline"], SHORT, **options)
