@@ -49,7 +49,7 @@ TORCH = {"torch", "torchvision", "accelerate"}
 
 DEVICE_PACKAGES = {
     "numpy", "PIL", "simplejpeg", "thrift", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "pynvml",
-    "onnxruntime", "jtop", "smbus2", "pkg_resources",
+    "onnxruntime", "jtop", "smbus2", "pkg_resources", "triton_python_backend_utils",
 }  # fmt: skip
 NEWER_THAN_36 = {"dataclasses", "contextvars", "zoneinfo", "graphlib", "tomllib", "_interpreters"}
 PURE = {

@@ -115,6 +115,7 @@ _EXTRAS = {
     "tls": ("cryptography",),
     "metrics": ("prometheus_client",),
     "cluster": ("ray",),
+    "triton": ("grpc", "google"),
 }
 
 

@@ -19,6 +19,7 @@ from bottlekit.cli.compare import compare
 from bottlekit.cli.demo import demo
 from bottlekit.cli.doctor import doctor
 from bottlekit.cli.export import export
+from bottlekit.cli.export_triton import export_triton
 from bottlekit.cli.hybrid import hybrid
 from bottlekit.cli.infer import infer
 from bottlekit.cli.models import models
@@ -53,7 +54,8 @@ _LAYERS: tuple[Callable[..., None], ...] = (profile_layers, serve_layers, train_
 _WHAT_EXISTS: tuple[Callable[..., None], ...] = (models, targets, codecs, doctor)
 for verb in _PIPE:
     app.command(rich_help_panel="The pipe")(verb)
-app.command(rich_help_panel="Serving")(top)
+for verb in (top, export_triton):
+    app.command(rich_help_panel="Serving")(verb)
 for verb in _PROFILES:
     app.command(rich_help_panel="Profiles")(verb)
 for verb in _LAYERS:

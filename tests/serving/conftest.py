@@ -1,0 +1,18 @@
+"""What the serving tests share."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def picture() -> bytes:
+    """A small JPEG file."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
