@@ -1,0 +1,1 @@
+"""Head and tail as two processes across a shaped link; see README.md."""
