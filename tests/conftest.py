@@ -5,11 +5,30 @@ import os
 import shutil
 import signal
 
+import hypothesis
 import pytest
+
+# A machine may stall in the middle of an example, or while one is made.
+hypothesis.settings.register_profile(
+    "unhurried", hypothesis.settings.default, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 # A run that a shell started in the background, or nohup, inherits ignored signals, and so would every child of it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# What takes minutes begins first, so that no worker is left with it when the others are done.
+LONGEST_FIRST = ("test_docs.py", "test_demo.py", "test_python36.py", "test_backbones.py", "test_codec_layer_graph.py")
+
+
+def pytest_collection_modifyitems(items):
+    def turn(item):
+        name = os.path.basename(str(item.fspath))
+        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
