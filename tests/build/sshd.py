@@ -65,7 +65,7 @@ class Sshd:
         command = [self.binary, "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (self.folder / "sshd.log").open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-        for _ in range(200):
+        for _ in range(1200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
@@ -91,5 +91,5 @@ class Sshd:
         if self.process is not None:
             self.drop_connections()
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None

@@ -29,56 +29,20 @@ from bottlekit.targets.loader import target_from_name
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
-from cuda_double import compile_double
 from python36 import python36_with_requirements
-from sshd import Sshd
-from tensorrt_double import install_tensorrt
+from remote_device import Device, build, only_the_agent
 
 Tiny = Callable[..., Bundle]
+# Waits until the file WAITS_FOR is there.
 SLOW_BUILD = """build = module.Builder.build_serialized_network
 
 def slow(*words):
-    import time
-
-    time.sleep(3)
+    while not os.path.exists(WAITS_FOR):
+        time.sleep(0.05)
     return build(*words)
 
 module.Builder.build_serialized_network = slow
 """
-
-
-class Device:
-    """The other machine: its sshd, its home folder, and what it has."""
-
-    def __init__(self, folder: Path, python: Path) -> None:
-        self.home = folder / "home"
-        self.modules = folder / "modules"
-        for made in (self.home, self.modules, folder / "bin", folder / "sshd"):
-            made.mkdir()
-        (folder / "bin" / "python3").write_text(f'#!/bin/sh\nexec {shlex.quote(str(python))} "$@"\n')
-        (folder / "bin" / "python3").chmod(0o755)
-        compile_double(folder)
-        self.sshd = Sshd(folder / "sshd")
-        self.sshd.profile = (
-            f"cd {self.home}; export HOME={self.home} TMPDIR={self.home} PYTHONPATH={self.modules} "
-            f"LD_LIBRARY_PATH={folder} OMP_NUM_THREADS=1 PATH={folder / 'bin'}:$PATH; "
-        )
-        self.sshd.start()
-        self.said: list[str] = []
-
-    def has_tensorrt(self, version: str, hook: str = "") -> None:
-        for old in self.modules.glob("*.py"):
-            old.unlink()
-        install_tensorrt(self.modules, version, hook=hook)
-
-    def machine(self, **options: float) -> RemoteMachine:
-        return RemoteMachine(SshHost(self.sshd.host, self.sshd.options), self.said.append, **options)  # type: ignore[arg-type]
-
-    def files(self) -> list[str]:
-        """Everything in the home folder, but for what ONNX Runtime leaves in any."""
-        names = sorted(str(file.relative_to(self.home)) for file in self.home.rglob("*") if file.is_file())
-        own = (".cache/Microsoft/", ".ses")
-        return [name for name in names if not name.startswith(own) and not name.endswith(".lock")]
 
 
 @pytest.fixture(params=["this Python", pytest.param("Python 3.6", marks=pytest.mark.slow)], name="device")
@@ -89,20 +53,6 @@ def _device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
     device.has_tensorrt("8.2")
     yield device
     device.sshd.stop()
-
-
-def build(bundle: Bundle, device: Device, out: Path, **changes: object) -> list[Step]:
-    steps: list[Step] = []
-    arguments: dict[str, object] = {"parts": ["head"], "precision": "fp32", "machine": device.machine(), **changes}
-    build_bundle(bundle, target_from_name("tx2"), out, progress=steps.append, **arguments)  # type: ignore[arg-type]
-    return steps
-
-
-def only_the_agent(device: Device) -> bool:
-    """Whether nothing else stays there."""
-    return [re.sub("[0-9a-f]{16}", "HASH", name) for name in device.files()] == [
-        ".cache/bottlekit/agent-HASH/bottlekit-agent.pyz"
-    ]
 
 
 def test_every_part_is_built_and_compared_there_and_comes_back(
@@ -151,13 +101,15 @@ def test_the_same_comes_back_as_where_it_was_built(tiny_bundle: Tiny, tmp_path: 
 
 
 def test_a_link_that_breaks_leaves_a_build_that_goes_on(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
-    device.has_tensorrt("8.2", SLOW_BUILD)
+    was_cut = tmp_path / "was cut"
+    device.has_tensorrt("8.2", SLOW_BUILD.replace("WAITS_FOR", repr(str(was_cut))))
     bundle, out = tiny_bundle(), tmp_path / "engines"
 
     def cut() -> None:
         while not any("compiling" in line for line in device.said):
             time.sleep(0.05)
         device.sshd.cut_connections()
+        was_cut.touch()
 
     cutter = threading.Thread(target=cut)
     cutter.start()
@@ -253,8 +205,10 @@ def test_a_build_that_fails_there_is_one_line_and_its_log_comes_back(
 
 
 def test_a_build_that_takes_too_long_is_ended_there(tiny_bundle: Tiny, tmp_path: Path, device: Device) -> None:
-    device.has_tensorrt("8.2", SLOW_BUILD.replace("sleep(3)", "sleep(600)"))
-    with pytest.raises(EngineError, match="did not end within . s and was stopped; allow it more with --timeout"):
+    device.has_tensorrt("8.2", SLOW_BUILD.replace("WAITS_FOR", repr(str(tmp_path / "never"))))
+    with pytest.raises(
+        EngineError, match=r"did not end within \d+ s and was stopped; allow it more with --timeout"
+    ):
         build(tiny_bundle(), device, tmp_path / "engines", machine=device.machine(timeout_s=2.0))
     assert only_the_agent(device), device.files()
 
