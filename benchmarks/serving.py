@@ -1,12 +1,17 @@
-"""What batching across clients brings: throughput and latency of one server with 1, 8, 32 and 128 clients.
+"""What batching across clients brings, and what gRPC would: one tail, served in three ways to 1 to 128 clients.
 
     together        bottlekit serve --max-batch 16: what comes in while the tail is busy is computed together
     one at a time   bottlekit serve --max-batch 1
+    grpc            the same payloads into the same tail behind grpc.aio, one at a time (grpc_tail.py)
 
-Both servers run all the time, with the same engines and as many threads; clients ask one of them for a while, then
-the other, in turns. A client asks again as soon as it has its answer. All clients are one process, and their
-payloads are made beforehand, so that little is taken from the servers' cores. Every answer is checked: its number,
-and that its logits are those of its own payload and no other.
+All three servers run all the time, with the same engine and as many threads; clients ask one of them for a while,
+then the next, in turns. A client is a connection of its own, and asks again as soon as it has its answer. All
+clients are one process, and their payloads are made beforehand, so that little is taken from the servers' cores.
+Every answer is checked: that its logits are those of its own payload and no other, and its number where the
+protocol has one.
+
+Then one client asks each server through a relay that counts: bytes and packets per request, on a connection that is
+open already.
 """
 
 from __future__ import annotations
@@ -14,153 +19,115 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import grpc
 import numpy as np
+from grpc_tail import METHOD, SERVICE
+from load import (
+    Questions,
+    WrongAnswerError,
+    announced,
+    answer_from_frame,
+    frame_from,
+    greeted,
+    message,
+    questions_of,
+    serving,
+)
 from record import record
 from split_overhead import untrained_bundle
+from wire_bytes import PACKET_BYTES, counting
 
 from bottlekit.build.build import build_bundle
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.engine import engines_for_bundle
 from bottlekit.device.runners import runner_from_engine
 from bottlekit.device.stats import summary
-from bottlekit.device.wire import load_rpc
 from bottlekit.device.wire.answers import logits_from_answer
-from bottlekit.device.wire.framing import FRAME_LENGTH, compact_protocol, frame_from_message
 from bottlekit.targets.loader import target_from_name
 
-CLAIM = "with 32 clients, batching gives more answers a second than one at a time, and none is wrong or lost"
+CLAIM = (
+    "with 32 clients, batching gives more answers a second than one at a time and than gRPC into the same tail, "
+    "and none is wrong or lost"
+)
 CASE = ("resnet18", 64, 10, "rb1", 2)
 CLIENTS = (1, 8, 32, 128)
-WAYS = {"together": 16, "one at a time": 1}
-PAYLOADS = 64
+MAX_BATCH = {"together": 16, "one at a time": 1}
+GRPC = "grpc"
+WAYS = (*MAX_BATCH, GRPC)
 WARM_UP_S = 0.5
+COUNTED_REQUESTS = 1000
+
+Address = tuple[str, int]
+# Asks the question of a number, in the turn of a number: its logits, and how many shared a batch.
+Ask = Callable[[int, int], Awaitable[tuple[np.ndarray, int]]]
 
 
-class Question(NamedTuple):
-    """A payload and the logits (classes,) that belong to it."""
+@contextlib.asynccontextmanager
+async def thrift_client(address: Address, questions: Questions) -> AsyncIterator[Ask]:
+    """A connection to `bottlekit serve`."""
+    reader, writer, _ = await greeted(*address)
 
-    payload: bytes
-    logits: np.ndarray
-
-
-def questions_of(bundle: Bundle, engines_dir: Path, threads: int | None) -> tuple[list[Question], float]:
-    """Payloads of random features, what the tail makes of each alone and here, and how far an answer may lie off.
-
-    That is a quarter of the least distance between two of them.
-    """
-    random = np.random.default_rng(0)
-    engine = engines_for_bundle(str(engines_dir), bundle, "cpu")["tail"]
-    questions = []
-    with runner_from_engine(engine, threads, spin=False) as tail:
-        for _ in range(PAYLOADS):
-            payload = bundle.codec.encode(random.normal(size=bundle.feature_shape).astype(np.float32))
-            questions.append(
-                Question(payload, tail.run({"feature": bundle.codec.decode(payload)[None]})["logits"][0])
-            )
-    logits = np.stack([question.logits for question in questions])
-    apart = np.abs(logits[:, None] - logits[None]).max(axis=2)
-    tolerance = float(apart[~np.eye(PAYLOADS, dtype=bool)].min()) / 4
-    if tolerance < 10 * np.finfo(np.float32).eps * np.abs(logits).max():
-        raise SystemExit(
-            f"two payloads' logits are {4 * tolerance:g} apart: answers could not be told from each other"
-        )
-    return questions, tolerance
-
-
-@contextlib.contextmanager
-def serving(bundle: Bundle, engines: Path, threads: int | None, max_batch: int) -> Iterator[tuple[str, int]]:
-    """A server process for the length of the `with` block; yields its address."""
-    words = ["serve", bundle.path, "--port", "0", "--engines", str(engines), "--target", "cpu", "--json", "--quiet"]
-    words += ["--max-batch", str(max_batch)] + (["--threads", str(threads)] if threads is not None else [])
-    process = subprocess.Popen([sys.executable, "-m", "bottlekit", *words], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the server for {bundle.name} did not start")
-        announced = json.loads(line)
-        yield announced["host"], announced["port"]
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
-
-
-def message(method: str, number: int, *arguments: object) -> bytes:
-    """The frame of a call."""
-    from thrift.transport.TTransport import TMemoryBuffer
-
-    buffer = TMemoryBuffer()
-    client = load_rpc().service.Client(compact_protocol(buffer, 1 << 20, 16))
-    client._seqid = number
-    getattr(client, "send_" + method)(*arguments)
-    return frame_from_message(buffer.getvalue())
-
-
-def answer_from_frame(frame: bytes, number: int) -> Any:
-    """The Answer in a frame; ends the run where it is none, or another request's."""
-    from thrift.transport.TTransport import TMemoryBuffer
-
-    protocol = compact_protocol(TMemoryBuffer(frame), len(frame), 16)
-    _, _, answered = protocol.readMessageBegin()
-    result = load_rpc().service.infer_result()
-    result.read(protocol)
-    if answered != number or result.success is None:
-        raise SystemExit(f"request {number} was answered with number {answered}: {result.refused}")
-    return result.success
-
-
-async def ask(
-    address: tuple[str, int],
-    questions: list[Question],
-    tolerance: float,
-    first: int,
-    until_s: float,
-    taken: list[tuple[float, float, int]],
-) -> None:
-    """One client: asks until `until_s`; notes (when, latency in ms, batch) of each answer."""
-    reader, writer = await asyncio.open_connection(*address)
-
-    async def frame() -> bytes:
-        (length,) = FRAME_LENGTH.unpack(await reader.readexactly(FRAME_LENGTH.size))
-        return await reader.readexactly(length)
-
-    writer.write(message("hello", 1, 1, "benchmark", None, None))
-    await frame()
-    turn = first
-    while time.perf_counter() < until_s:
-        question = questions[turn % len(questions)]
+    async def ask(which: int, turn: int) -> tuple[np.ndarray, int]:
         number = turn % 100 + 1
-        started = time.perf_counter()
-        writer.write(message("infer", number, 0, question.payload, 0, None))
-        answer = answer_from_frame(await frame(), number)
-        now = time.perf_counter()
-        logits = logits_from_answer(answer, question.logits.size)[1]
-        if not np.allclose(logits, question.logits, rtol=0, atol=tolerance):
-            raise SystemExit("a client got logits that are not those of its payload")
-        taken.append((now, (now - started) * 1e3, answer.batch or 1))
-        turn += 1
-    writer.close()
-    await writer.wait_closed()
+        writer.write(message("infer", number, 0, questions.all[which].payload, 0, None))
+        answer = answer_from_frame(await frame_from(reader), number)
+        return logits_from_answer(answer, questions.all[which].logits.size)[1], answer.batch or 1
+
+    try:
+        yield ask
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
-async def load(
-    address: tuple[str, int], questions: list[Question], tolerance: float, clients: int, seconds: float
-) -> dict[str, Any]:
+@contextlib.asynccontextmanager
+async def grpc_client(address: Address, questions: Questions) -> AsyncIterator[Ask]:
+    """A channel to grpc_tail.py with a connection of its own, which channels of one process share otherwise."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel("{}:{}".format(*address), options=options) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/{METHOD}")
+
+        async def ask(which: int, _turn: int) -> tuple[np.ndarray, int]:
+            return np.frombuffer(await call(questions.all[which].payload), "<f4"), 1
+
+        yield ask
+
+
+def client_for(way: str) -> Callable[[Address, Questions], contextlib.AbstractAsyncContextManager[Ask]]:
+    """What speaks to the server of this way."""
+    return grpc_client if way == GRPC else thrift_client
+
+
+async def checked(ask: Ask, questions: Questions, turn: int) -> int:
+    """Ask; how many shared the batch. Ends the run with another's answer."""
+    which = turn % len(questions.all)
+    logits, batch = await ask(which, turn)
+    if not questions.is_answer(which, logits):
+        raise WrongAnswerError("a client got logits that are not those of its payload")
+    return batch
+
+
+async def load(way: str, address: Address, questions: Questions, clients: int, seconds: float) -> dict[str, Any]:
     """So many clients for so long: answers a second, latencies in ms, and how many shared a batch."""
     begin = time.perf_counter() + WARM_UP_S
     end = begin + seconds
     taken: list[tuple[float, float, int]] = []
-    await asyncio.gather(*(ask(address, questions, tolerance, 7 * client, end, taken) for client in range(clients)))
+
+    async def client(turn: int) -> None:
+        async with client_for(way)(address, questions) as ask:
+            while (started := time.perf_counter()) < end:
+                batch = await checked(ask, questions, turn)
+                now = time.perf_counter()
+                taken.append((now, (now - started) * 1e3, batch))
+                turn += 1
+
+    await asyncio.gather(*(client(7 * number) for number in range(clients)))
     counted = [one for one in taken if begin <= one[0] <= end]
     return {
         "answers": len(counted),
@@ -170,23 +137,57 @@ async def load(
     }
 
 
-def measure(bundle: Bundle, folder: Path, rounds: int, seconds: float, threads: int | None) -> list[dict[str, Any]]:
-    """For each number of clients, both ways in turns."""
-    build_bundle(bundle, target_from_name("cpu"), folder, ["head", "tail"])
-    questions, tolerance = questions_of(bundle, folder, threads)
+async def wire_cost(way: str, address: Address, questions: Questions) -> dict[str, float]:
+    """Bytes and packets per request of one client, both ways; the payload's bytes among them."""
+    async with counting(*address) as counter, client_for(way)(counter.address, questions) as ask:
+        for turn in range(COUNTED_REQUESTS // 10):
+            await checked(ask, questions, turn)
+        before = counter.counted()
+        for turn in range(COUNTED_REQUESTS):
+            await checked(ask, questions, turn)
+        found = counter.counted().since(before)
+    payloads = [len(questions.all[turn % len(questions.all)].payload) for turn in range(COUNTED_REQUESTS)]
+    per_request = {f"{name}": value / COUNTED_REQUESTS for name, value in found._asdict().items()}
+    return {
+        "payload_bytes": float(np.mean(payloads)),
+        **per_request,
+        "up_on_the_wire_bytes": per_request["up_bytes"] + PACKET_BYTES * per_request["up_packets"],
+        "down_on_the_wire_bytes": per_request["down_bytes"] + PACKET_BYTES * per_request["down_packets"],
+    }
+
+
+def measure(
+    bundle: Bundle, engines: Path, rounds: int, seconds: float, threads: int | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """For each number of clients, all ways in turns; then what a request costs on the wire."""
+    build_bundle(bundle, target_from_name("cpu"), engines, ["head", "tail"])
+    engine = engines_for_bundle(str(engines), bundle, "cpu")["tail"]
+    with runner_from_engine(engine, threads, spin=False) as tail:
+        questions = questions_of(bundle, tail)
+    some = () if threads is None else (threads,)
     cases = []
     with contextlib.ExitStack() as stack:
-        addresses = {way: stack.enter_context(serving(bundle, folder, threads, most)) for way, most in WAYS.items()}
+        addresses: dict[str, Address] = {}
+        for way, most in MAX_BATCH.items():
+            options = ["--engines", engines, "--target", "cpu", "--max-batch", most]
+            options += ["--threads", *some] if some else []
+            _, told = stack.enter_context(serving(bundle.path, *options))
+            addresses[way] = (told["host"], told["port"])
+        words = (Path(__file__).parent / "grpc_tail.py", bundle.path, engines, *some)
+        _, told = stack.enter_context(announced(*words))
+        addresses[GRPC] = (told["host"], told["port"])
         for clients in CLIENTS:
             runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
             for _ in range(rounds):
                 for way in WAYS:
-                    runs[way].append(asyncio.run(load(addresses[way], questions, tolerance, clients, seconds)))
+                    runs[way].append(asyncio.run(load(way, addresses[way], questions, clients, seconds)))
             case: dict[str, Any] = {"clients": clients, **{way: _summed_up(taken) for way, taken in runs.items()}}
             case["ratio"] = case["together"]["per_s"] / case["one at a time"]["per_s"]
+            case["ratio_to_grpc"] = case["together"]["per_s"] / case[GRPC]["per_s"]
             cases.append(case)
             print(_line(case))
-    return cases
+        wire = {way: asyncio.run(wire_cost(way, addresses[way], questions)) for way in ("one at a time", GRPC)}
+    return cases, wire
 
 
 def _summed_up(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -210,7 +211,8 @@ def _line(case: dict[str, Any]) -> str:
         f"{found['mean_batch']:.1f} a batch"
         for way, found in ((way, case[way]) for way in WAYS)
     ]
-    return f"{case['clients']:4} clients: {'; '.join(ways)}; ratio {case['ratio']:.2f}"
+    ratios = f"{case['ratio']:.2f} of one at a time, {case['ratio_to_grpc']:.2f} of grpc"
+    return f"{case['clients']:4} clients: {'; '.join(ways)}; {ratios}"
 
 
 def main() -> None:
@@ -219,7 +221,7 @@ def main() -> None:
     parser.add_argument(
         "bundle", nargs="?", type=Path, help="a bundle; without one, an untrained ResNet-18 at 64 x 64"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="how often the two ways take turns")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the ways take turns")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each turn takes")
     parser.add_argument("--threads", type=int, default=None, help="threads for one tail; all cores without it")
     options = parser.parse_args()
@@ -227,10 +229,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bundle = Bundle.load(str(options.bundle)) if options.bundle else untrained_bundle(CASE, folder)
-        cases = measure(bundle, folder / "engines", options.rounds, options.seconds, options.threads)
+        cases, wire = measure(bundle, folder / "engines", options.rounds, options.seconds, options.threads)
         answers = sum(case[way]["answers"] for case in cases for way in WAYS)
         print(f"{answers} answers counted, every one checked")
-        result = {"bundle": bundle.name, "input_size": bundle.input_shape[2], "cases": cases}
+        for way, cost in wire.items():
+            print(f"{way}: " + ", ".join(f"{name} {value:.1f}" for name, value in cost.items()))
+        result = {"bundle": bundle.name, "input_size": bundle.input_shape[2], "cases": cases, "wire": wire}
     print(f"recorded in {record(CLAIM, result, options.threads)}")
 
 

@@ -32,7 +32,7 @@ class Connection:
         self.greeted = False
         self.must_renew = False
         self.ended_because = ""
-        self.counters = ClientCounters(self.peer, time.time())
+        self.counters = ClientCounters(self.peer, time.monotonic())
         self.certificate: Any = None  # as `ssl` tells it; None without TLS
         self.task: Any = None
         self.writer: Optional[asyncio.StreamWriter] = None

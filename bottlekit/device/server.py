@@ -256,8 +256,9 @@ class Server:
     async def _reload(self) -> None:
         try:
             access, service = await self._loop.run_in_executor(self._house.threads, self._read_again)
-        except (BottlekitError, OSError, MemoryError) as error:
-            words = "reload failed, everything stays as it was: {}".format(error)
+        except Exception as error:  # whatever it is, what is served now is still good
+            kind = "" if isinstance(error, (BottlekitError, OSError)) else type(error).__name__ + ": "
+            words = "reload failed, everything stays as it was: {}{}".format(kind, error)
             self._journal.write("reload-failed", words)
         else:
             changed = access.revoked != self._house.access.revoked

@@ -26,7 +26,7 @@ class SplitCounters:
 
 
 class ClientCounters:
-    """One connection that said hello: who it is and what it has had."""
+    """One connection: who it is, once it said hello, since when on the monotonic clock, and what it has had."""
 
     def __init__(self, peer: str, since: float) -> None:
         self.peer = peer
@@ -43,7 +43,7 @@ class Statistics:
     """How busy the server is. Written by the event loop only, read from anywhere."""
 
     def __init__(self) -> None:
-        self.started = time.time()
+        self._started = time.monotonic()
         self.connections = 0
         self.in_flight = 0
         self.queued = 0
@@ -81,7 +81,7 @@ class Statistics:
     def snapshot(self) -> Dict[str, Any]:
         """Everything as JSON can hold it; docs/reference/serving.md names the fields."""
         return {
-            "uptime_s": round(time.time() - self.started, 3),
+            "uptime_s": round(time.monotonic() - self._started, 3),
             "connections": self.connections,
             "in_flight": self.in_flight,
             "queued": self.queued,
@@ -123,7 +123,7 @@ def _client_values(client: ClientCounters) -> Dict[str, Any]:
         "name": client.name,
         "peer": client.peer,
         "split": client.split,
-        "connected_s": round(time.time() - client.since, 3),
+        "connected_s": round(time.monotonic() - client.since, 3),
         "answered": client.answered,
         "refused": client.refused,
         "received_bytes": client.received_bytes,

@@ -9,7 +9,7 @@ from servers import join
 
 
 class Link:
-    """A proxy whose connections can be cut after so many more bytes, or swallow everything.
+    """A proxy whose connections can be cut after so many more bytes, or swallow everything, their end included.
 
     `address` leads to the address it was made with. `up_left` and `down_left` are the bytes that still come
     through before a cut; `connections` counts those that were made.
@@ -80,6 +80,8 @@ class Link:
                     break
                 setattr(self, counter, left - len(data))
                 target.sendall(data)
+        if self.swallow:
+            return
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -6,14 +6,27 @@ server that is broken makes one last PATIENCE_S. Python 3.6 source, like the tes
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 
 from bottlekit.device.server import server_from_fleet
 
-TINY_FLEET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "tiny_fleet")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TINY_FLEET = os.path.join(ROOT, "tests", "data", "tiny_fleet")
 # How long anything may take before it counts as never.
 PATIENCE_S = 120.0
+
+_SERVER = """
+import signal, sys
+from bottlekit.device.bundle import fleet_from_path
+from bottlekit.device.server import server_from_fleet
+with server_from_fleet(fleet_from_path(sys.argv[1]), port=int(sys.argv[2])) as server:
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    print(server.address[1], flush=True)
+    server.run()
+"""
 
 
 @contextlib.contextmanager
@@ -34,6 +47,23 @@ def in_a_thread(server):
     finally:
         server.stop()
         join(thread)
+
+
+@contextlib.contextmanager
+def server_process(port=0):
+    """A server of the tiny fleet in a process of its own; yields (process, port). It is killed in the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, TINY_FLEET, str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def join(*threads):

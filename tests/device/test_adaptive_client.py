@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -30,18 +29,8 @@ from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.pipeline import local_split_from_bundle, local_whole_from_bundle
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from servers import PATIENCE_S, TINY_FLEET, join
+from servers import PATIENCE_S, TINY_FLEET, join, server_process
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-SERVER = """
-import signal, sys
-from bottlekit.device.bundle import fleet_from_path
-from bottlekit.device.server import server_from_fleet
-with server_from_fleet(fleet_from_path(sys.argv[1]), port=int(sys.argv[2])) as server:
-    signal.signal(signal.SIGTERM, lambda *_: server.stop())
-    print(server.address[1], flush=True)
-    server.run()
-"""
 # Quick to come back, so that a test need not wait; patient, so that a busy machine is no lost server.
 QUICK = Settings(first_retry_s=0.1, longest_retry_s=0.5, probe_s=0.5, least_patience_ms=20000.0)
 # What the whole network takes here: so long that the server is worth asking.
@@ -88,24 +77,6 @@ def profile_of(bundles, whole_ms=WHOLE_MS, head_ms=1.0, tail_ms=1.0):
             for bundle in bundles
         ],
     }
-
-
-@contextlib.contextmanager
-def server_process(port=0):
-    """A server in a process of its own; yields (process, port)."""
-    environment = dict(os.environ, PYTHONPATH=ROOT)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, TINY_FLEET, str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    try:
-        yield process, int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")

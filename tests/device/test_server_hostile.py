@@ -336,7 +336,8 @@ class WideTail(Runner):
         return {"logits": np.zeros((1, 30000), np.float32)}
 
 
-def test_a_client_that_never_reads_is_dropped(fake_bundle):
+@pytest.mark.parametrize("how", ["never", "byte by byte"])
+def test_a_client_that_does_not_read_in_time_is_dropped_and_delays_nobody(fake_bundle, how):
     bundle = Bundle.load(fake_bundle(classes=[str(i) for i in range(30000)]))
     said = []
     request = frame("infer", 0, bundle.codec.encode(np.ones((3, 4, 4), np.float32)), 0)
@@ -348,10 +349,27 @@ def test_a_client_that_never_reads_is_dropped(fake_bundle):
             connection.connect(server.address)
             connection.sendall(HELLO)
             receive_frame(connection)
+            asking = threading.Thread(target=send, args=(connection, request * 100))
+            asking.start()
+
+            def dropped():
+                with contextlib.suppress(OSError):
+                    if how != "never":
+                        connection.recv(1)
+                bystander.ping()
+                return said
+
+            with SplitClient(bundle, *server.address, timeout_s=PATIENCE_S) as bystander:
+                wait_until(dropped, "a word about it")
             with contextlib.suppress(OSError):
-                connection.sendall(request * 100)
-            wait_until(lambda: said, "a word about it")
+                connection.shutdown(socket.SHUT_RDWR)
+            join(asking)
         assert "no taking of the answer in time" in said[0]
+
+
+def send(connection, data):
+    with contextlib.suppress(OSError):
+        connection.sendall(data)
 
 
 def test_a_long_computation_is_not_taken_for_a_slow_client(fleet):
