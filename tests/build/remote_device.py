@@ -48,7 +48,7 @@ class Device:
         return RemoteMachine(SshHost(self.sshd.host, self.sshd.options), self.said.append, **options)  # type: ignore[arg-type]
 
     def files(self) -> list[str]:
-        """Everything in the home folder, but for what ONNX Runtime leaves in any, and kernels where there is NVRTC."""
+        """Everything in the home folder, but for what ONNX Runtime and NVRTC leave in any."""
         names = sorted(str(file.relative_to(self.home)) for file in self.home.rglob("*") if file.is_file())
         own = (".cache/Microsoft/", ".ses", ".cache/bottlekit/kernels/")
         return [name for name in names if not name.startswith(own) and not name.endswith(".lock")]
