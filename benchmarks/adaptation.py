@@ -296,6 +296,7 @@ def main() -> None:
     """Simulate, print, draw, record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="how many traces; the one with most changes is drawn")
+    parser.add_argument("--first", type=int, default=0, help="the first trace's seed")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long a trace is")
     parser.add_argument("--slower", type=float, default=6.0, help="by what factor the device is slower than a TX2")
     parser.add_argument("--scatter", type=float, default=0.1, help="of every time: sigma of its logarithm")
@@ -303,7 +304,10 @@ def main() -> None:
     parser.add_argument("--png", type=Path, default=None, help="the same as pixels")
     parser.add_argument("--dry", action="store_true", help="print only")
     options = parser.parse_args()
-    results = [simulate(seed, options.seconds, options.slower, options.scatter) for seed in range(options.seeds)]
+    results = [
+        simulate(seed, options.seconds, options.slower, options.scatter)
+        for seed in range(options.first, options.first + options.seeds)
+    ]
     for one in results:
         print(
             f"trace {one['seed']}: {one['requests']} requests, adaptive {one['over_oracle']:+.1%} over the oracle, "

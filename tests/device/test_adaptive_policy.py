@@ -245,6 +245,25 @@ def test_pings_to_a_dead_server_become_rarer_and_stay_bounded():
     assert policy.choose(now_s).option is EARLY
 
 
+def test_a_rate_that_fell_far_is_found_though_long_pings_are_lost():
+    policy, now_s = Policy(OPTIONS), 0.0
+    for _ in range(5):
+        told(policy, now_s, 19.5)
+        now_s += 2.0
+    policy.failed(now_s, "no answer in time")
+    for _ in range(12):
+        now_s += policy.probe_wait_s(now_s)
+        for size in (12, policy.padding_bytes()):
+            taken_ms = network_ms(size, 0.1)
+            now_s += min(taken_ms, 2000.0) / 1e3
+            if taken_ms > 2000.0:
+                policy.ping_failed(now_s, "no answer to a ping")
+                break
+            policy.pinged(now_s, size, taken_ms, 0)
+    assert policy.link.uplink_mbps == pytest.approx(0.1, rel=0.3)
+    assert policy.choose(now_s).option is LATE
+
+
 def test_waiting_is_bounded_by_the_prediction():
     policy = told(Policy(OPTIONS), 0.0, 20.0)
     decision = policy.choose(0.0)

@@ -80,6 +80,7 @@ class Policy:
         self._retry_at_s = 0.0
         self._heard_after_loss = False
         self._deaf = 0
+        self._unheard = 0
         self._heard_at_s: Optional[float] = None
         self._answered_at_s: Optional[float] = None
         self._padded_at_s: Optional[float] = None
@@ -106,11 +107,14 @@ class Policy:
         """A ping of so many bytes came back; `at_work` requests are at work or wait at the server."""
         self._heard(now_s)
         self._heard_after_loss = True
-        if size_bytes >= self.settings.least_padding_bytes:
+        padded = size_bytes >= self.settings.least_padding_bytes
+        if padded:
             self._padded_at_s = now_s
         lately = self._answered_at_s is not None and now_s - self._answered_at_s < 2 * self.settings.probe_s
         self.server.observe_ping(at_work, lately)
         self.link.observe(now_s, size_bytes, round_trip_ms)
+        if padded and not self.link.suspicious:
+            self._unheard = 0
         if self.why_lost is not None and not self._failures:
             self.why_lost = None
 
@@ -143,6 +147,7 @@ class Policy:
         """A ping was not answered: the next one goes out after a pause, twice as long each time."""
         self._heard_at_s = now_s
         self._deaf += 1
+        self._unheard += 1
         self.why_lost = why
         self._heard_after_loss = False
 
@@ -163,9 +168,13 @@ class Policy:
         return max(due_s - now_s, 0.0)
 
     def padding_bytes(self) -> int:
-        """How long a padded ping is to be, to tell the rate and not to fill the link."""
-        wanted = self.settings.padding_ms / self.link.ms_per_byte
-        return int(min(max(wanted, self.settings.least_padding_bytes), self.settings.most_padding_bytes))
+        """How long a padded ping is to be, to tell the rate and not to fill the link.
+
+        Where pings were lost the rate may be far less than was thought, and a long one would be lost again: each is
+        shorter, until the rate is known.
+        """
+        wanted = min(self.settings.padding_ms / self.link.ms_per_byte, self.settings.most_padding_bytes)
+        return int(max(wanted / 8.0 ** min(self._unheard, 10), self.settings.least_padding_bytes))
 
     def _heard(self, now_s: float) -> None:
         self._heard_at_s = now_s
