@@ -14,8 +14,11 @@ from bottlekit.cli.common import QuietOption, is_quiet, say, set_quiet
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
+    from bottlekit.device.bundle import Bundle
     from bottlekit.device.limits import ServerLimits
     from bottlekit.device.server import Server
+    from bottlekit.device.service import RunnerFor
+    from bottlekit.serving.triton_front import ForwardingServer
 
 
 def serve(
@@ -32,6 +35,13 @@ def serve(
     ] = None,
     target: Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads for one tail; all cores without it.")] = None,
+    triton: Annotated[
+        str | None,
+        typer.Option(
+            metavar="grpc://HOST:PORT[,...]",
+            help="Have these Triton servers compute, which serve what `bottlekit export-triton` wrote.",
+        ),
+    ] = None,
     max_batch: Annotated[int, typer.Option(help="Most requests of one split that are computed together.")] = 16,
     max_wait_ms: Annotated[
         float, typer.Option(help="How long an idle tail waits for more requests before it begins.")
@@ -79,11 +89,13 @@ def serve(
         bottlekit serve fleet/ --port 9090
 
         bottlekit serve fleet/ --host 0.0.0.0 --tls pki/servers/lab --http 127.0.0.1:9091
+
+        bottlekit serve fleet/ --triton grpc://gpu1:8001,grpc://gpu2:8001
     """
     from bottlekit.device.access import Access
     from bottlekit.device.bundle import fleet_from_path
-    from bottlekit.device.server import server_from_fleet
-    from bottlekit.device.service import runner_from_engines, runner_from_onnx
+    from bottlekit.device.journal import Journal
+    from bottlekit.device.server import Server
 
     set_quiet(quiet)
     if not 0 <= port <= 65535:
@@ -97,29 +109,53 @@ def serve(
     access = Access(str(tls) if tls else None, str(tokens) if tokens else None)
 
     bundles = fleet_from_path(str(fleet))
-    if engines is not None and target is not None:
-        runner_for = runner_from_engines(str(engines), target, threads)
+    journal = Journal(_silent if log_json else say, _log_json if log_json else _silent)
+    common: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "limits": limits,
+        "journal": journal,
+        "access": access,
+        "insecure": insecure,
+        "fleet": lambda: fleet_from_path(str(fleet)),
+        "http": pages_address,
+    }
+    if triton is not None:
+        belongs_there = engines is not None or threads is not None or (max_batch, max_wait_ms) != (16, 0.0)
+        server: Server = _forwarding_server(bundles, triton, belongs_there, common)
     else:
-        runner_for = runner_from_onnx(threads)
-    server = server_from_fleet(
-        bundles,
-        host,
-        port,
-        runner_for,
-        limits,
-        say=_silent if log_json else say,
-        note=_log_json if log_json else _silent,
-        access=access,
-        insecure=insecure,
-        fleet=lambda: fleet_from_path(str(fleet)),
-        http=pages_address,
-    )
+        server = Server(bundles, _runner_for(engines, target, threads), **common)
     if pages_address is not None:
         _add_metrics(server)
     with server:
         _announce(server, as_json, log_json)
         server.run(until_signal=True)
     _tell("stopped", "stopped", log_json)
+
+
+def _runner_for(engines: Path | None, target: str | None, threads: int | None) -> RunnerFor:
+    from bottlekit.device.service import runner_from_engines, runner_from_onnx
+
+    if engines is not None and target is not None:
+        return runner_from_engines(str(engines), target, threads)
+    return runner_from_onnx(threads)
+
+
+def _forwarding_server(
+    bundles: list[Bundle], triton: str, belongs_there: bool, common: dict[str, Any]
+) -> ForwardingServer:
+    """A server that has Triton compute; `belongs_there`: options were given that are Triton's to keep."""
+    from bottlekit.serving.triton_front import ForwardingServer, ready_page
+    from bottlekit.serving.triton_pool import addresses_from_text
+
+    if belongs_there:
+        raise UsageError(
+            "--engines, --threads, --max-batch and --max-wait-ms do nothing with --triton; "
+            "give them to bottlekit export-triton"
+        )
+    server = ForwardingServer(bundles, addresses_from_text(triton), **common)
+    server.pages["/ready"] = ready_page(server)
+    return server
 
 
 def _limits(

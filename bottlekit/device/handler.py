@@ -253,8 +253,8 @@ class Conversation:
         return answer
 
     async def _ping(self, call: Any, arrived: float) -> Any:
-        """How busy the server is; the padding is thrown away."""
-        self._greeted_and_within_its_rate()
+        """How busy the server is, or BUSY when it could compute nothing; the padding is thrown away."""
+        self._greeted_and_within_its_rate().check()
         now = self._house.statistics
         return self._rpc.types.Load(now.connections, now.in_flight - 1, now.answered, now.queued)
 

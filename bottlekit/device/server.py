@@ -94,7 +94,7 @@ class Server:
                 self._http_pages = undo.enter_context(Pages(self._http, self.statistics, self.pages))
                 check_may_listen(self._http_pages.address[0], Access(), self._insecure, "--http")
             self._service.__enter__()
-            lanes = Lanes(self._service, self._limits, self.statistics, self._loop)
+            lanes = self._new_lanes(self._service)
             self._house = House(self._limits, self._access, self._journal, self._loop, lanes)
             undo.callback(self._house.close)
             self._open = undo.pop_all()
@@ -149,6 +149,9 @@ class Server:
 
     def _new_service(self, bundles: List[Bundle]) -> TailService:
         return TailService(bundles, self._runner_for, self._limits.max_batch)
+
+    def _new_lanes(self, service: TailService) -> Lanes:
+        return Lanes(service, self._limits, self.statistics, self._loop)
 
     def _stop_by_signal(self) -> None:
         # A tail may hang: the second signal ends the process as if the first had never been waited for.
@@ -264,7 +267,7 @@ class Server:
             changed = access.revoked != self._house.access.revoked
             self._house.access = access
             self._service = service
-            self._house.renew(Lanes(service, self._limits, self.statistics, self._loop))
+            self._house.renew(self._new_lanes(service))
             names = ", ".join(bundle.name for bundle in service.bundles)
             self._journal.write("reloaded", "reloaded, serving {}".format(names), bundles=names)
             if changed:

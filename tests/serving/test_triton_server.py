@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +17,12 @@ import pytest
 
 from bottlekit.build.agent_pack import pack_agent
 from bottlekit.device.bundle import Bundle, fleet_from_path
+from bottlekit.device.client import SplitClient
+from bottlekit.device.journal import Journal
 from bottlekit.device.service import TAIL, WHOLE, Served, TailService, runner_from_onnx
+from bottlekit.errors import RemoteError, ServerBusyError
 from bottlekit.serving.kserve import floats_from_response, infer_request, method
+from bottlekit.serving.triton_front import ForwardingServer
 from bottlekit.serving.triton_repository import (
     RepositoryOptions,
     ensemble_name,
@@ -24,7 +31,9 @@ from bottlekit.serving.triton_repository import (
 )
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
+from servers import in_a_thread, wait_until
 from triton_server import Triton, triton_home, triton_running
 
 pytestmark = pytest.mark.slow
@@ -142,3 +151,60 @@ def test_another_export_of_a_bundle_has_another_name(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         running.infer(other, "payload", payloads_of(bundle)[:1], bundle)
     assert raised.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
+
+
+def test_a_triton_that_is_killed_in_the_middle_costs_no_wrong_answer(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many clients on a front end before two real servers, of which one dies and comes back."""
+    # A machine that is busy with other tests must not make the living one look dead.
+    monkeypatch.setattr("bottlekit.serving.triton_pool.HEALTH_TIMEOUT_S", 120.0)
+    bundles, home = running.bundles, triton_home()
+    repository_from_fleet(
+        bundles[:1],
+        tmp_path / "r",
+        pack_agent,
+        RepositoryOptions(backend="python", decoders=1, threads=1, whole=False),
+    )
+    features = [bundles[0].codec.decode(payload) for payload in payloads_of(bundles[0])]
+    payloads = [bundles[0].codec.encode(feature) for feature in features]
+    expected = [running.expected(0, [payload])[0] for payload in payloads]
+    stop = threading.Event()
+    counts = {"right": 0, "busy": 0}
+
+    def keep_asking(offset: int) -> None:
+        with SplitClient(bundles[0], *front.address, timeout_s=ANSWER_S) as asking:
+            for number in itertools.count(offset):
+                if stop.is_set():
+                    return
+                place = number % len(payloads)
+                try:
+                    answer = asking._infer("infer", "tail", payloads[place], 0, {})
+                except (ServerBusyError, RemoteError):
+                    counts["busy"] += 1
+                    continue
+                # In a batch the sum may be rounded otherwise; another's answer is far from this.
+                np.testing.assert_allclose(answer.logits, expected[place], rtol=1e-4, atol=1e-5)
+                counts["right"] += 1
+
+    with contextlib.ExitStack() as servers:
+        second = servers.enter_context(triton_running(home, tmp_path / "r", tmp_path))
+        front = ForwardingServer(bundles[:1], [running.server.grpc, second.grpc], Journal(), port=0)
+        with front, in_a_thread(front), ThreadPoolExecutor(6) as pool:
+            wait_until(lambda: [one["well"] for one in front.pool.status()] == [True, True], "both are well")
+            asking = [pool.submit(keep_asking, offset) for offset in range(6)]
+            try:
+                wait_until(lambda: min(one["answered"] for one in front.pool.status()) >= 20, "both answer")
+                second.kill()
+                wait_until(lambda: not front.pool.status()[1]["well"], "the dead one is left out")
+                before = counts["right"]
+                wait_until(lambda: counts["right"] > before + 50, "the other does the work")
+                answered = front.pool.status()[1]["answered"]
+                servers.enter_context(triton_running(home, tmp_path / "r", tmp_path, port=second.port))
+                wait_until(lambda: front.pool.status()[1]["answered"] > answered + 20, "it comes back")
+            finally:
+                stop.set()
+            for one in asking:
+                one.result()
+    assert counts["right"] > 90
+    assert counts["busy"] <= 6  # at most what each client had on its way in the moment of the kill
