@@ -43,6 +43,12 @@ def export(
     images: Annotated[
         int | None, typer.Option(min=1, help="Measure on so many held-out images; without it, on all of them.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="The bundle's name; a fleet needs another for each.", show_default="backbone and split point"
+        ),
+    ] = None,
     force: ForceOption = False,
     untrained: Annotated[
         bool,
@@ -187,6 +193,7 @@ def export(
             codec=request,
             say=say,
             progress=status.update,
+            name=name,
         )
     emit(
         {"path": bundle.path, "sha256": bundle.sha256, "manifest": bundle.manifest},

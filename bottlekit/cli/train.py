@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottlekit.cli.bottleneck_options import bottleneck_from_options, codec_from_options
+from bottlekit.cli.bottleneck_options import at_the_finest, bottleneck_from_options, codec_from_options
 from bottlekit.cli.common import (
     ForceOption,
     JsonOption,
@@ -95,6 +95,25 @@ def train(
     ] = None,
     quality: Annotated[
         int | None, typer.Option(help="JPEG quality, 1 to 100. Default 20.", rich_help_panel=_BOTTLENECK)
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            metavar="image|static",
+            help="What the codes span: each image's own minimum and maximum (the default), or one range for all, "
+            "calibrated before training and not sent.",
+            rich_help_panel=_BOTTLENECK,
+        ),
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="One network for several settings of the codec, each with a share of every batch: qualities for "
+            "jpeg, jpeg-lean and webp (5,20,60, say), bits for the others (1,2,4). Export it with any of them.",
+            rich_help_panel=_BOTTLENECK,
+        ),
     ] = None,
     naive: Annotated[
         bool,
@@ -199,6 +218,10 @@ def train(
 
         bottlekit train --from net.safetensors --split rb1 --rate-weight 0.01 -o split.safetensors
 
+    One network for several rates, of which each export takes one:
+
+        bottlekit train --from net.safetensors --split rb1 --codec learned --rates 1,2,4 -o split.safetensors
+
     Ctrl-C keeps the finished epochs in OUTPUT.resume; the same command with --resume goes on from there.
     """
     set_quiet(quiet)
@@ -211,6 +234,7 @@ def train(
             "--split": split, "--unit": unit, "--channels": channels, "--spatial": spatial, "--kernel": kernel,
             "--codec": codec, "--bits": bits, "--quality": quality, "--naive": naive or None,
             "--rate-weight": rate_weight, "--distill-epochs": distill_epochs, "--sweep-quality": sweep,
+            "--range": value_range, "--rates": rates,
         }  # fmt: skip
         _refuse(bottleneck_options, "is about a bottleneck, which is put into a checkpoint: add --from CHECKPOINT")
         from bottlekit.training.data import dataset_from_name
@@ -230,12 +254,14 @@ def train(
     images = _images_for(source, split, data, data_root, seed, quiet)
     how = _recipe(recipe, images, "bottleneck", changes)
     bottleneck = bottleneck_from_options(split or "", unit, channels, spatial, kernel)
-    coder = codec_from_options(codec or ("learned" if rate_weight else None), unit, bits, quality)
+    coder = codec_from_options(codec or ("learned" if rate_weight else None), unit, bits, quality, value_range)
     if sweep is None:
         from bottlekit.training.bottleneck import BottleneckTraining
         from bottlekit.training.train import train_bottleneck
 
-        training = BottleneckTraining(naive, rate_weight or 0.0, distill_epochs or 0)
+        several = () if rates is None else _numbers("--rates", rates)
+        coder = at_the_finest(coder, several, bits, quality)
+        training = BottleneckTraining(naive, rate_weight or 0.0, distill_epochs or 0, several)
         with _resume_advice(output):
             checkpoint = train_bottleneck(
                 output, source, bottleneck, coder, how, images, seed, training, resume, command=command, quiet=quiet
@@ -244,14 +270,15 @@ def train(
     else:
         others = {
             "--naive": naive or None, "--resume": resume or None, "--rate-weight": rate_weight,
-            "--distill-epochs": distill_epochs,
+            "--distill-epochs": distill_epochs, "--rates": rates, "--range": value_range,
         }  # fmt: skip
         _refuse(others, "does not go with --sweep-quality")
         from bottlekit.training.sweep import sweep_quality
 
         swept = sweep_quality(
-            output, source, bottleneck, coder, _qualities(sweep), how, images, seed, command=command, quiet=quiet
-        )
+            output, source, bottleneck, coder, list(_numbers("--sweep-quality", sweep)), how, images, seed,
+            command=command, quiet=quiet,
+        )  # fmt: skip
         report_sweep(output, swept, as_json)
 
 
@@ -287,11 +314,11 @@ def _recipe(name: str | None, images: DataSet, phase: Phase, changes: dict[str, 
     return recipe_from_name(name or default_recipe_name(images.name), phase, **changes)
 
 
-def _qualities(text: str) -> list[int]:
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
-        return [int(part) for part in text.split(",")]
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--sweep-quality takes numbers with commas between them (1,5,20), not '{text}'") from None
+        raise UsageError(f"{option} takes numbers with commas between them (1,5,20), not '{text}'") from None
 
 
 @contextlib.contextmanager

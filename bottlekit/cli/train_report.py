@@ -44,6 +44,9 @@ def _print_report(output: Path, checkpoint: Checkpoint) -> None:
         out.print(f"  accuracy with the bottleneck           {measured['split']:7.2%}")
         out.print(f"  the same without its codec             {measured['split_without_codec']:7.2%}")
         out.print(f"  mean payload                           {measured['payload_bytes_mean']:7} bytes")
+        for rate in measured.get("rates", []):
+            name = "quality" if "quality" in rate else "bits"
+            out.print(f"  at {name} {rate[name]:3}   {rate['split']:7.2%}   {rate['payload_bytes_mean']:7} bytes")
 
 
 def report_sweep(output: Path, swept: dict[str, Any], as_json: bool) -> None:

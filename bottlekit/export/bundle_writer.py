@@ -24,7 +24,9 @@ from torch import nn
 import bottlekit
 from bottlekit.device.bundle import CODEC_FILE, FORMAT, VERSION, Bundle
 from bottlekit.device.codecs import Codec
+from bottlekit.device.fields import is_safe_name
 from bottlekit.device.files import sha256_of_file, whole_folder, write_json
+from bottlekit.errors import UsageError
 from bottlekit.export.codec_choice import fit_codec
 from bottlekit.export.codec_fit import CodecRequest
 from bottlekit.export.equivalence import (
@@ -75,17 +77,21 @@ def bundle_from_checkpoint(
     codec: CodecRequest | None = None,
     say: Listener = _silent,
     progress: Listener = _silent,
+    name: str | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint to the folder `out_dir`, whole or not at all, and load it.
 
     `images` bounds how many held-out images are measured (all of them if None); `data_root` is where the data
     set lies now; `untrained` puts a unit nobody trained into a backbone; `codec` asks for another codec than the
-    network was trained with; `say` takes notes for people, `progress` what is being done at the moment.
+    network was trained with; `say` takes notes for people, `progress` what is being done at the moment. `name` is
+    the bundle's, None for the backbone's and the split point's.
 
     Raises UsageError, UnknownNameError, CheckpointError, DataError or CodecError for what does not fit (see
     `source`, `held_out` and `codec_choice`), and EquivalenceError if a graph does not compute what the network
     computes.
     """
+    if name is not None and not is_safe_name(name):
+        raise UsageError(f"--name is a part of file names, of letters, digits and . _ -, and '{name}' is not")
     source = source_from_file(Path(checkpoint_path), split, untrained)
     trained_with = source.network.codec
     root = Path(data_root) if data_root else None
@@ -117,7 +123,7 @@ def bundle_from_checkpoint(
         if found.tables:
             np.savez_compressed(folder / CODEC_FILE, **found.tables)  # type: ignore[arg-type]
         manifest = {
-            **_description(source, command, dynamic_batch),
+            **_description(source, command, dynamic_batch, name),
             "codec": {**to_dict(found.spec), "version": coder.version},
             "codec_choice": found.choice,
             **measured,
@@ -241,13 +247,13 @@ def written_by(command: str) -> dict[str, Any]:
     }
 
 
-def _description(source: Source, command: str, dynamic_batch: bool) -> dict[str, Any]:
+def _description(source: Source, command: str, dynamic_batch: bool, name: str | None) -> dict[str, Any]:
     network, checkpoint = source.network, source.checkpoint
     size = network.model.input_size
     return {
         "format": FORMAT,
         "version": VERSION,
-        "name": f"{network.model.backbone}-{network.split.name}",
+        "name": name or f"{network.model.backbone}-{network.split.name}",
         **written_by(command),
         "model": to_dict(network.model),
         "split": to_dict(network.split),

@@ -4,6 +4,7 @@
       metadata "bottlekit"  JSON: what the network is, what it was trained on, how well it does
       backbone.*            the backbone's weights, under torchvision's names
       unit.*                the bottleneck unit's weights (split networks only)
+      codec.range           low and high of the codec's static range (if it was trained with one)
       baseline.*            the uncompressed network it was made from (split networks only, optional)
 
 Nothing in the file is executed when it is read.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 import bottlekit
 from bottlekit.device.files import whole_file
+from bottlekit.device.quantizer import range_is_valid
 from bottlekit.errors import BottlekitError, CheckpointError
 from bottlekit.models.backbones import backbone_on_meta
 from bottlekit.models.foreign import backbone_from_file, backbone_from_state, backbone_state_from_file
@@ -43,6 +45,7 @@ __all__ = [
 
 _FORMAT = "bottlekit-checkpoint"
 _VERSION = 1
+_RANGE = "codec.range"
 _HEADER_FIELDS = ("model", "classes", "preprocessing", "data", "accuracy", "training", "bottleneck", "codec")
 
 
@@ -77,6 +80,7 @@ class Checkpoint:
         if (self.bottleneck is None) != (self.codec is None):
             raise CheckpointError(f"{self.source}: a bottleneck and a codec come together or not at all")
         compare_tensors(self.tensors, self._expected(), self.source, self._description())
+        self._value_range()
 
     @classmethod
     def from_network(
@@ -94,6 +98,8 @@ class Checkpoint:
         SplitNetwork was made from. Weights are copied to the processor: training on does not change them."""
         if isinstance(network, SplitNetwork):
             bottleneck, codec, tensors = network.bottleneck, network.codec, dict(network.state_dict())
+            if codec.range == "static":
+                tensors[_RANGE] = torch.tensor(network.codec_layer.codec.value_range, dtype=torch.float32)
         else:
             bottleneck, codec, tensors = None, None, with_prefix("backbone.", network.state_dict())
         if baseline is not None:
@@ -108,8 +114,8 @@ class Checkpoint:
         if self.bottleneck is None or self.codec is None:
             backbone = backbone_on_meta(self.model.backbone, self.model.num_classes)
             return fill(backbone, without_prefix("backbone.", self.tensors))
-        split = self._split_on_meta(self.bottleneck, self.codec)
-        return fill(split, {name: t for name, t in self.tensors.items() if not name.startswith("baseline.")})
+        split = self._split_on_meta(self.bottleneck, self.codec, self._value_range())
+        return fill(split, {name: t for name, t in self.tensors.items() if name.startswith(("backbone.", "unit."))})
 
     def baseline(self) -> nn.Module | None:
         """The uncompressed network: the backbone itself if this is one, None if the file does not carry it."""
@@ -118,17 +124,34 @@ class Checkpoint:
         weights = without_prefix("baseline.", self.tensors)
         return fill(backbone_on_meta(self.model.backbone, self.model.num_classes), weights) if weights else None
 
-    def _split_on_meta(self, bottleneck: BottleneckSpec, codec: CodecSpec) -> SplitNetwork:
+    def _split_on_meta(
+        self, bottleneck: BottleneckSpec, codec: CodecSpec, value_range: tuple[float, float] | None = None
+    ) -> SplitNetwork:
         backbone = backbone_on_meta(self.model.backbone, self.model.num_classes)
         with torch.device("meta"):
-            return SplitNetwork(self.model, bottleneck, codec, backbone).eval()
+            return SplitNetwork(self.model, bottleneck, codec, backbone, value_range).eval()
+
+    def _value_range(self) -> tuple[float, float] | None:
+        """The codec's static range; None if it has none. CheckpointError for one that spans nothing."""
+        if self.codec is None or self.codec.range != "static":
+            return None
+        found = self.tensors[_RANGE].float().tolist()
+        if not range_is_valid(*found) or found[0] == found[1]:
+            raise CheckpointError(
+                f"{self.source}: {_RANGE} must hold the low and high end of the codec's static range, not {found}"
+            )
+        return found[0], found[1]
 
     def _expected(self) -> dict[str, Tensor]:
         """The tensors (on meta) that a file with this header must hold."""
         backbone = backbone_on_meta(self.model.backbone, self.model.num_classes).state_dict()
         if self.bottleneck is None or self.codec is None:
             return with_prefix("backbone.", backbone)
-        expected = dict(self._split_on_meta(self.bottleneck, self.codec).state_dict())
+        # The weights do not depend on what the codec spans.
+        split = self._split_on_meta(self.bottleneck, dataclasses.replace(self.codec, range="image"))
+        expected = dict(split.state_dict())
+        if self.codec.range == "static":
+            expected[_RANGE] = torch.empty(2, device="meta")
         if any(name.startswith("baseline.") for name in self.tensors):
             expected.update(with_prefix("baseline.", backbone))
         return expected

@@ -34,7 +34,7 @@ class CodecLayer(nn.Module):
 
     The feature's type and device are kept; half-precision features are coded from their float32 values. An image
     with NaN or infinity, which the device's codec refuses, comes out as NaN everywhere and so reaches the loss.
-    `enabled = False` makes the layer the identity. `codec` is the device's codec.
+    `enabled = False` makes the layer the identity. `codec` is the device's codec, made with `tables`.
 
     Raises CodecError for settings the codec cannot work with, or features of another shape.
     """
@@ -44,6 +44,7 @@ class CodecLayer(nn.Module):
         super().__init__()
         self.spec = spec
         self.shape = shape
+        self.tables = tables
         self.enabled = True
         self.codec = codec_from_spec(to_dict(spec), shape, tables)
         self.coder: nn.Module

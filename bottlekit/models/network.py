@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from bottlekit.models.backbones import backbone_from_name
@@ -65,23 +66,33 @@ class SplitNetwork(nn.Module):
         bottleneck: BottleneckSpec,
         codec: CodecSpec,
         backbone: nn.Module | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         """Put a new unit into `backbone`, or into one with random weights.
 
+        `value_range` (low, high) is for a codec with a static range, which needs it.
         Raises UnknownNameError, UsageError or CodecError where the specs do not fit each other.
         """
         super().__init__()
         self.model = model
         self.bottleneck = bottleneck
-        self.codec = codec
         self.split = split_spec(model, bottleneck.split)
         self.feature_shape = reduced_shape(bottleneck, self.split)
         self.backbone = backbone_from_name(model.backbone, model.num_classes) if backbone is None else backbone
         self.unit = unit_from_spec(bottleneck, self.split)
-        self.codec_layer = CodecLayer(codec, self.feature_shape)
+        self.take_codec(codec, value_range)
         first, rest = head_and_tail(self.backbone, self.split.module)
         # In a tuple, torch does not register them a second time: the weights belong to backbone and unit.
         self._halves = (Head(first, self.unit.reduce), Tail(self.unit.restore, rest))
+
+    def take_codec(self, codec: CodecSpec, value_range: tuple[float, float] | None = None) -> None:
+        """Send with `codec` from now on; a static range is `value_range`.
+
+        Raises UnknownNameError, UsageError or CodecError for a codec that cannot take the feature.
+        """
+        tables = None if value_range is None else {"range": np.array(value_range, dtype=np.float32)}
+        self.codec_layer = CodecLayer(codec, self.feature_shape, tables)
+        self.codec = codec
 
     @property
     def head(self) -> Head:

@@ -5,7 +5,7 @@
 
 The warm-up is the SC2 family's (Matsubara et al., "Supervised compression for resource-constrained edge computing
 systems", WACV 2022): the backbone frozen first, then trained. With a weight for the rate, both stages pay for every
-byte that the codec `learned` would send.
+byte that the codec `learned` would send. With several rates, both meet the codec at each of them (rates.py).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bottlekit.training.data import DataSet
 from bottlekit.training.loop import History, fit
 from bottlekit.training.objective import Classification, Imitation
 from bottlekit.training.rate import RateEstimate
+from bottlekit.training.rates import SeveralCodecs, codecs_of_rates, setting_of
 from bottlekit.training.recipe import Recipe
 
 # A warm-up repeats no order and no augmentation of the fine-tuning.
@@ -33,23 +34,36 @@ class BottleneckTraining:
     """What there is to choose about it.
 
     `naive` leaves the codec out of training (BottleNet, section 3.3). `rate_weight` is what one byte of the
-    estimated payload adds to the loss; 0 estimates nothing. `distill_epochs` is the length of the warm-up.
+    estimated payload adds to the loss; 0 estimates nothing. `distill_epochs` is the length of the warm-up. `rates`
+    are the settings of the codec that one network shall serve (see `codecs_of_rates`); () is its own alone.
     """
 
     naive: bool = False
     rate_weight: float = 0.0
     distill_epochs: int = 0
+    rates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate_weight < math.inf:
             raise UsageError(f"--rate-weight must be a number of at least 0, not {self.rate_weight}")
         if self.distill_epochs < 0:
             raise UsageError(f"--distill-epochs must be at least 0, not {self.distill_epochs}")
-        if self.naive and (self.rate_weight or self.distill_epochs):
-            raise UsageError("--naive leaves the codec out of training; --rate-weight and --distill-epochs need it")
+        if self.naive and (self.rate_weight or self.distill_epochs or self.rates):
+            raise UsageError(
+                "--naive leaves the codec out of training; --rate-weight, --distill-epochs and --rates need it"
+            )
 
-    def check(self, codec: CodecSpec) -> None:
-        """Raise UsageError for a codec whose bytes nothing estimates."""
+    def check(self, codec: CodecSpec, batch_size: int) -> None:
+        """Raise UsageError for a codec whose bytes nothing estimates, or rates that it or a batch cannot have."""
+        if self.rates and batch_size < len(codecs_of_rates(codec, self.rates)):
+            raise UsageError(
+                f"a batch of {batch_size} images has none for each of {len(self.rates)} --rates; raise --batch-size"
+            )
+        if self.rates and getattr(codec, setting_of(codec)) not in self.rates:
+            raise UsageError(
+                f"--{setting_of(codec)} {getattr(codec, setting_of(codec))} is not among --rates "
+                f"{','.join(map(str, self.rates))}; name one of them, or leave it out for the finest"
+            )
         if self.rate_weight and codec.name != "learned":
             raise UsageError(
                 f"--rate-weight estimates the bytes of --codec learned, not of {codec.name}; train with it, and "
@@ -75,6 +89,7 @@ def fit_bottleneck(
     """
     title = f"{network.bottleneck.kind} at {network.bottleneck.split}"
     rate = RateEstimate(network) if how.rate_weight else None
+    codec = SeveralCodecs(network, codecs_of_rates(network.codec, how.rates)) if how.rates else None
     history: History = []
     # An interrupted run has the state of both stages, of the first alone, or none: the last is `fit`'s to refuse.
     in_first_stage = how.distill_epochs > 0 and not (resume and state_path.exists())
@@ -86,9 +101,10 @@ def fit_bottleneck(
             warmup_epochs=min(recipe.warmup_epochs, how.distill_epochs / 4),
             evaluate_every=0,
         )
-        history = _warm_up(network, data, first_recipe, how, rate, seed, first_path, resume, run, quiet)
+        first = Imitation(network, rate, how.rate_weight, codec)
+        history = _warm_up(first, data, first_recipe, seed, first_path, resume, run, quiet)
         history = [record | {"stage": "warm-up"} for record in history]
-    second = Classification(network, not how.naive, recipe.label_smoothing, rate, how.rate_weight)
+    second = Classification(network, not how.naive, recipe.label_smoothing, rate, how.rate_weight, codec)
     return history + fit(
         network,
         data,
@@ -110,11 +126,9 @@ def warm_up_path(state_path: Path) -> Path:
 
 
 def _warm_up(
-    network: SplitNetwork,
+    objective: Imitation,
     data: DataSet,
     recipe: Recipe,
-    how: BottleneckTraining,
-    rate: RateEstimate | None,
     seed: int,
     state_path: Path,
     resume: bool,
@@ -122,6 +136,7 @@ def _warm_up(
     quiet: bool,
 ) -> History:
     """Train the unit alone; with `resume`, a warm-up that was finished is taken from its state at once."""
+    network = objective.network
     backbone = list(network.backbone.parameters())
     for parameter in backbone:
         parameter.requires_grad_(False)
@@ -136,7 +151,7 @@ def _warm_up(
             resume=resume,
             run=run,
             quiet=quiet,
-            objective=Imitation(network, rate, how.rate_weight),
+            objective=objective,
         )
     finally:
         for parameter in backbone:

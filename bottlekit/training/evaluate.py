@@ -65,15 +65,10 @@ def payload_sizes(
 
 def _calibrated(network: SplitNetwork, training: LabelledImages, batch_size: int) -> Codec:
     """The network's codec with what it learns from at most CALIBRATION_IMAGES training images."""
-    count = min(CALIBRATION_IMAGES, len(training))
-    places = [place * len(training) // count for place in range(count)]
-    inputs = [input_from_image(training.source.image(place), training.preprocessing) for place in places]
+    inputs = calibration_inputs(training)
     with evaluation_mode(network):
         device = next(network.parameters()).device
-        parts = [
-            network.head(torch.from_numpy(np.stack(inputs[start : start + batch_size])).to(device)).float().cpu()
-            for start in range(0, count, batch_size)
-        ]
+        parts = [network.head(part.to(device)).float().cpu() for part in torch.split(inputs, batch_size)]
     features = torch.cat(parts).numpy()
     known = network.codec_layer.codec.value_range
     settled = None if known is None else {"range": np.array(known, dtype=np.float32)}
@@ -81,6 +76,14 @@ def _calibrated(network: SplitNetwork, training: LabelledImages, batch_size: int
     return codec_from_spec(
         spec, network.feature_shape, calibrated_tables(spec, features.shape[1:], features, settled)
     )
+
+
+def calibration_inputs(training: LabelledImages) -> torch.Tensor:
+    """Inputs (n, 3, h, w) of at most CALIBRATION_IMAGES training images, evenly spread, without augmentation."""
+    count = min(CALIBRATION_IMAGES, len(training))
+    places = [place * len(training) // count for place in range(count)]
+    images = [input_from_image(training.source.image(place), training.preprocessing) for place in places]
+    return torch.from_numpy(np.stack(images))
 
 
 def _features(network: SplitNetwork, images: LabelledImages, batch_size: int) -> Iterator[NDArray[np.float32]]:

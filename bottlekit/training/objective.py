@@ -45,6 +45,7 @@ class Classification(Objective):
     """The labels, through the network as it will serve.
 
     `with_codec` is None for a network that has none; False leaves it out, and then there is no rate either.
+    `codec` takes the place of the network's own.
     """
 
     def __init__(
@@ -54,17 +55,19 @@ class Classification(Objective):
         label_smoothing: float = 0.0,
         rate: RateEstimate | None = None,
         rate_weight: float = 0.0,
+        codec: nn.Module | None = None,
     ) -> None:
         super().__init__(network, rate, rate_weight)
         self.with_codec = with_codec
+        self.codec = codec
         self.label_smoothing = label_smoothing
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images (n, 3, h, w), labels (n,)."""
         feature = None
-        if self.rate is not None and isinstance(self.network, SplitNetwork):
+        if isinstance(self.network, SplitNetwork) and (self.rate is not None or self.codec is not None):
             feature = self.network.head(images)
-            logits = self.network.tail(self.network.codec_layer(feature))
+            logits = self.network.tail((self.codec or self.network.codec_layer)(feature))
         else:
             logits = self.network(images, **({} if self.with_codec is None else {"with_codec": self.with_codec}))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
@@ -84,15 +87,22 @@ class Imitation(Objective):
 
     network: SplitNetwork
 
-    def __init__(self, network: SplitNetwork, rate: RateEstimate | None = None, rate_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        network: SplitNetwork,
+        rate: RateEstimate | None = None,
+        rate_weight: float = 0.0,
+        codec: nn.Module | None = None,
+    ) -> None:
         super().__init__(network, rate, rate_weight)
+        self.codec = codec
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images (n, 3, h, w); the labels are not looked at."""
         head, tail = self.network.head, self.network.tail
         wanted = head.backbone(images).detach()
         feature = head.reduce(wanted)
-        restored = tail.restore(self.network.codec_layer(feature))
+        restored = tail.restore((self.codec or self.network.codec_layer)(feature))
         error = F.mse_loss(restored.float(), wanted.float()) / wanted.float().var().clamp(min=1e-6)
         teacher = tail.backbone(wanted).detach().float().log_softmax(1)
         answer = tail.backbone(restored).float().log_softmax(1)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import bottlekit
+from bottlekit.device.codecs.calibrate import range_from_features
 from bottlekit.device.files import sha256_of_file
 from bottlekit.errors import CheckpointError, UsageError
 from bottlekit.models.backbones import backbone_from_name
@@ -25,12 +26,15 @@ from bottlekit.models.network import SplitNetwork
 from bottlekit.models.splits import split_spec, split_specs
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec, to_dict
 from bottlekit.training.bottleneck import BottleneckTraining, fit_bottleneck, warm_up_path
-from bottlekit.training.data import DataSet, dataset_from_name
-from bottlekit.training.evaluate import accuracy, payload_sizes
+from bottlekit.training.data import DataSet, LabelledImages, dataset_from_name
+from bottlekit.training.evaluate import accuracy, calibration_inputs, evaluation_mode, payload_sizes
 from bottlekit.training.loop import History, fit, is_main_process, own_dice, wait_for_main_process
+from bottlekit.training.rates import codecs_of_rates, setting_of
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.resume import refuse_to_forget, resume_path
 from bottlekit.training.warm_start import warm_start
+
+_RANGE_BATCH = 64
 
 
 def train_backbone(
@@ -106,8 +110,11 @@ def train_bottleneck(
     pass (BottleNet, section 2.2), or as `how` says. `data` None is what the checkpoint was trained on. `start` is a
     bottlenecked checkpoint of the same backbone whose weights it begins with, as far as they fit.
 
+    A static range of `codec` is that of training images before training (`starting_range`), and stays.
+
     The checkpoint carries the uncompressed network too; its accuracy is {"data", "images", "baseline", "split",
-    "split_without_codec", "payload_bytes_mean"}, all measured on the held-out images.
+    "split_without_codec", "payload_bytes_mean"}, all measured on the held-out images; with several rates `rates`
+    is a list with {"quality" or "bits", "split", "payload_bytes_mean"} of each, the coarsest first.
     Raises UnknownNameError, UsageError, CheckpointError, DataError; BottlekitError if training diverges.
     """
     checkpoint = load_checkpoint(source)
@@ -116,10 +123,10 @@ def train_bottleneck(
         data = data_of_checkpoint(checkpoint, seed=seed)
     check_data(checkpoint, data)
     how = how or BottleneckTraining()
-    how.check(codec)
+    how.check(codec, recipe.batch_size)
     state_path = _state_path(output, resume)
     baseline = uncompressed(checkpoint)
-    network = split_network(checkpoint, bottleneck, codec, seed)
+    network = split_network(checkpoint, bottleneck, dataclasses.replace(codec, range="image"), seed)
     origin = {"sha256": sha256_of_file(str(source)), "training": checkpoint.training}
     run = run_record("bottleneck", checkpoint.model, data, recipe, seed) | {
         "from": origin,
@@ -128,10 +135,13 @@ def train_bottleneck(
         "compression_aware": not how.naive,
         "rate_weight": how.rate_weight,
         "distill_epochs": how.distill_epochs,
+        "rates": list(how.rates),
     }
     if start is not None:
         warm_start(network, start)
         run["start_sha256"] = sha256_of_file(str(start))
+    if codec.range == "static":
+        network.take_codec(codec, starting_range(network, data.train, seed))
     history = fit_bottleneck(network, data, recipe, how, seed, state_path, resume, run, quiet)
     measured = {
         "data": data.name,
@@ -141,6 +151,8 @@ def train_bottleneck(
         "split_without_codec": accuracy(network, data.val, with_codec=False),
         "payload_bytes_mean": mean(payload_sizes(network, data.val, data.train)),
     }
+    if how.rates:
+        measured["rates"] = measured_rates(network, codecs_of_rates(codec, how.rates), data)
     trained = Checkpoint.from_network(
         network,
         checkpoint.model,
@@ -159,6 +171,38 @@ def split_network(checkpoint: Checkpoint, bottleneck: BottleneckSpec, codec: Cod
     """The checkpoint's uncompressed network with a new unit in it, whose random weights come from `seed`."""
     with own_dice(seed):
         return SplitNetwork(checkpoint.model, bottleneck, codec, backbone=uncompressed(checkpoint))
+
+
+def starting_range(network: SplitNetwork, training: LabelledImages, seed: int) -> tuple[float, float]:
+    """The static range that fits the features of training images in the network's first training steps.
+
+    In training mode, because norms in evaluation mode know nothing of a new unit yet; nothing of it is kept.
+    """
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    inputs = torch.split(calibration_inputs(training), _RANGE_BATCH)
+    with own_dice(seed), evaluation_mode(network):
+        network.train()
+        features = torch.cat([network.head(part) for part in inputs])
+    network.load_state_dict(before)
+    low, high = range_from_features(features.float().numpy(), network.codec.bits).tolist()
+    return low, high
+
+
+def measured_rates(network: SplitNetwork, codecs: list[CodecSpec], data: DataSet) -> list[dict[str, Any]]:
+    """Accuracy and mean payload with each codec, on held-out images; afterwards the network has the one it had."""
+    own, value_range = network.codec, network.codec_layer.codec.value_range
+    rows = []
+    for codec in codecs:
+        network.take_codec(codec, value_range)
+        rows.append(
+            {
+                setting_of(codec): getattr(codec, setting_of(codec)),
+                "split": accuracy(network, data.val, with_codec=True),
+                "payload_bytes_mean": mean(payload_sizes(network, data.val, data.train)),
+            }
+        )
+    network.take_codec(own, value_range)
+    return rows
 
 
 def uncompressed(checkpoint: Checkpoint) -> nn.Module:

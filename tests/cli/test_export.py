@@ -85,11 +85,12 @@ def test_json_is_the_only_thing_on_standard_output(export: Run, tmp_path: Path) 
 
 def test_a_trained_network_gets_another_codec(export: Run, tmp_path: Path) -> None:
     arguments = ["trained.safetensors", "-o", "b", "--images", "40", "--json"]
-    code, out, err = export(*arguments, "--codec", "learned", "--bits", "3", "--range", "static")
+    code, out, err = export(*arguments, "--codec", "learned", "--bits", "3", "--range", "static", "--name", "short")
     assert (code, err) == (0, "")
     bundle = Bundle.load(str(tmp_path / "b"))
     expected = {"name": "learned", "bits": 3, "quality": 20, "range": "static", "version": 1}
     assert bundle.manifest["codec"] == expected
+    assert bundle.name == "short"
     assert json.loads(out)["manifest"]["codec_choice"] is None
     assert bundle.codec.value_range is not None
     assert bundle.codec.value_range[0] == 0
@@ -162,6 +163,7 @@ def test_torchvision_weights_go_in_and_missing_data_is_told(export: Run, tmp_pat
         (["trained.safetensors", "--codec", "auto", "--max-accuracy-drop", "1"], 2, "a fraction from 0 to below 1"),
         (["trained.safetensors", "--max-accuracy-drop", "0.1"], 2, "what --codec auto chooses by"),
         (["plain.safetensors", "--untrained", "--split", "b3", "--codec", "auto"], 2, "that nobody trained"),
+        (["trained.safetensors", "--name", "a/b"], 2, "--name is a part of file names"),
         (["trained.safetensors", "--batch", "4"], 2, "--batch must be dynamic or 1, not 4"),
         (["trained.safetensors", "--images", "0"], 2, "--images"),
         (["trained.safetensors", "--data-root", "nowhere"], 2, "digits"),

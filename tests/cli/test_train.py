@@ -19,6 +19,7 @@ from bottlekit.cli import common
 from bottlekit.cli.main import app
 from bottlekit.device.images import jpeg_from_image
 from bottlekit.models.checkpoint import load_checkpoint
+from bottlekit.specs import CodecSpec
 
 Train = Callable[..., tuple[int, str, str]]
 NET = ("--data", "folder", "--data-root", "shades", "--input-size", "32", "--backbone", "mobilenet_v3_small")
@@ -84,6 +85,14 @@ def test_a_network_then_a_bottleneck(train: Train, tmp_path: Path) -> None:
     assert rate.codec.name == "learned"
     assert (rate.training["rate_weight"], rate.training["distill_epochs"]) == (0.01, 1)
 
+    options = ("--codec", "learned", "--rates", "2,4", "--range", "static")
+    code, out, err = train(*FROM, *SHORT, *options, "-o", "several.safetensors")
+    assert code == 0, err
+    assert "at bits   2" in out
+    several = load_checkpoint(tmp_path / "several.safetensors")
+    assert several.codec == CodecSpec("learned", bits=4, range="static")
+    assert [rate["bits"] for rate in several.accuracy["rates"]] == [2, 4]
+
     before = (tmp_path / "net.safetensors").read_bytes()
     code, _, err = train(*NET, *SHORT, "-o", "net.safetensors")
     assert code == 2
@@ -120,6 +129,8 @@ def test_a_sweep_prints_a_table_and_writes_two_files(train: Train, tmp_path: Pat
         (["--split", "rb1"], "--split is about a bottleneck, which is put into a checkpoint: add --from"),
         (["--naive"], "--naive is about a bottleneck"),
         (["--rate-weight", "0.1"], "--rate-weight is about a bottleneck"),
+        (["--rates", "1,2"], "--rates is about a bottleneck"),
+        (["--range", "static"], "--range is about a bottleneck"),
         (["--data", "fractals:20"], "fractals take CLASSESxIMAGES or CLASSESxIMAGES:SEED, 100x600:0 say, not '20'"),
         (["--weights", "none.pt"], "no weights at none.pt"),
         (["--resume"], "nothing to resume: there is no x.safetensors.resume"),
@@ -148,6 +159,12 @@ def test_wrong_requests_get_one_line(train: Train, tmp_path: Path, arguments: li
         (["--split", "b1", "--bits", "9"], "--bits must be 1..8, not 9"),
         (["--split", "b1", "--data", "digits"], "digits has 10 classes"),
         (["--split", "b1", "--sweep-quality", "1,x"], "--sweep-quality takes numbers with commas"),
+        (["--split", "b1", "--sweep-quality", "5", "--range", "static"], "--range does not go with --sweep"),
+        (["--split", "b1", "--range", "mine"], "--range must be image or static, not 'mine'"),
+        (["--split", "b1", "--rates", "1;2"], "--rates takes numbers with commas between them"),
+        (["--split", "b1", "--rates", "20"], "--rates needs two or more different numbers with commas between"),
+        (["--split", "b1", "--rates", "20,200"], "--quality must be 1..100, not 200"),
+        (["--split", "b1", "--rates", "5,20", "--quality", "6"], "--quality 6 is not among --rates 5,20"),
         (["--split", "b1", "--sweep-quality", "5", "--naive"], "--naive does not go with --sweep-quality"),
         (["--split", "b1", "--sweep-quality", "5", "--rate-weight", "1"], "--rate-weight does not go with --sweep"),
         (["--split", "b1", "--rate-weight", "-1"], "--rate-weight must be a number of at least 0, not -1.0"),

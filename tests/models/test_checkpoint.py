@@ -71,6 +71,43 @@ def test_a_split_network_comes_back_equal(
     assert torch.equal(_logits(uncompressed, images), _logits(baseline, images))
 
 
+STATIC = CodecSpec("learned", 2, range="static")
+
+
+def test_a_static_range_comes_back(tmp_path: Path, randomise: Randomise) -> None:
+    network = randomise(SplitNetwork(MODEL, UNIT, STATIC, value_range=(0.0, 2.5)))
+    written = Checkpoint.from_network(network, MODEL, CLASSES, Preprocessing(64, 64), "digits", ACCURACY)
+    assert written.tensors["codec.range"].tolist() == [0.0, 2.5]
+    save_checkpoint(tmp_path / "c.safetensors", written)
+    again = load_checkpoint(tmp_path / "c.safetensors").network()
+    assert isinstance(again, SplitNetwork)
+    assert (again.codec, again.codec_layer.codec.value_range) == (STATIC, (0.0, 2.5))
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        (None, "lacks codec.range"),
+        ([0.0, 1.0, 2.0], "codec.range is 3 instead of 2"),
+        ([1.0, 1.0], r"codec.range must hold the low and high end .*, not \[1.0, 1.0\]"),
+        ([2.0, 1.0], "codec.range must hold the low and high end"),
+        ([0.0, float("inf")], "codec.range must hold the low and high end"),
+        ([0.0, float("nan")], "codec.range must hold the low and high end"),
+    ],
+)
+def test_a_damaged_static_range_is_refused(
+    split: Checkpoint, ends: list[float] | None, message: str, tmp_path: Path
+) -> None:
+    tensors = dict(split.tensors) | ({} if ends is None else {"codec.range": torch.tensor(ends)})
+    with pytest.raises(CheckpointError, match=message):
+        dataclasses.replace(split, codec=STATIC, tensors=tensors)
+
+
+def test_a_range_that_no_codec_needs_is_refused(split: Checkpoint) -> None:
+    with pytest.raises(CheckpointError, match="has unknown codec.range"):
+        dataclasses.replace(split, tensors=split.tensors | {"codec.range": torch.zeros(2)})
+
+
 def test_a_plain_backbone_comes_back_equal_and_is_its_own_baseline(
     tmp_path: Path, plain: Checkpoint, lively: Callable[..., nn.Module], images: Tensor
 ) -> None:
