@@ -10,8 +10,9 @@ import typer
 
 from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet
 from bottlekit.cli.infer_adaptive import infer_adaptively
-from bottlekit.cli.infer_exits import decides_here, exit_classifier, show_exit_report
+from bottlekit.cli.infer_exits import decides_here, exit_classifier, exit_options, show_exit_report
 from bottlekit.cli.infer_plan import infer_with_plan
+from bottlekit.cli.infer_show import show
 from bottlekit.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -71,11 +72,20 @@ def infer(
         Path | None, typer.Option(metavar="FILE", help="The token for a server that asks for one.")
     ] = None,
     exit_threshold: Annotated[
-        float | None,
+        str | None,
         typer.Option(
+            metavar="T,...",
             help="For a bundle with an exit: below which entropy (in nats), or above which probability, the device "
-            "answers itself.",
+            "answers itself. One number, or one for each exit.",
             show_default="as calibrated",
+        ),
+    ] = None,
+    exit_policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOUND=VALUE,...",
+            help="For a bundle with an exit: move the threshold so that this holds at the best accuracy. bytes, "
+            "latency-ms (means), deadline-ms (each image), server-per-s with or without images-per-s.",
         ),
     ] = None,
     plan: Annotated[
@@ -133,7 +143,8 @@ def infer(
         raise UsageError("--exact and --never-alone are for a schedule: give --plan SCHEDULE with them")
     if not adaptive and (profile or server_profile or pin or memory_mb):
         raise UsageError("--profile, --server-profile, --pin and --memory-mb are for --adaptive: give it as well")
-    if adaptive and (split or local or mobile_only or cloud_only or exit_threshold is not None):
+    threshold, bounds = exit_options(exit_threshold, exit_policy)
+    if adaptive and (split or local or mobile_only or cloud_only):
         raise UsageError("--adaptive picks the split itself; hold it to one with --pin SPLIT or --pin mobile-only")
     setup = _setup(local, mobile_only, cloud_only)
     remote = setup in ("collaborative", "cloud-only")
@@ -165,15 +176,15 @@ def infer(
     }
     if adaptive:
         how = (server, profile, server_profile, pin, memory_mb, top, (engines, target), client, runner_for)
-        infer_adaptively(fleet, paths, *how, _result, as_json)
+        infer_adaptively(fleet, paths, *how, (threshold, bounds), _result, as_json)
         return
     bundle = _bundle_for_split(fleet_from_path(str(fleet)), split)
     results = []
     classify: Callable[[Path], dict[str, Any]]
     with contextlib.ExitStack() as stack:
         leaving = None
-        if decides_here(bundle, setup, exit_threshold):
-            opened = exit_classifier(bundle, address, client, runner_for, exit_threshold, top, _result)
+        if decides_here(bundle, setup, threshold is not None or bounds is not None):
+            opened = exit_classifier(bundle, address, client, runner_for, threshold, bounds, top, _result)
             classify = leaving = stack.enter_context(opened)
         else:
             classify = stack.enter_context(_classifier(setup, bundle, address, client, runner_for, top))
@@ -181,7 +192,7 @@ def infer(
             result = {"image": str(path), **classify(path)}
             results.append(result)
             if not as_json:
-                _show(result)
+                show(result)
     report: dict[str, Any] = {
         "setup": setup,
         "server": server,
@@ -311,33 +322,3 @@ def _result(bundle: Bundle, ranked: list[tuple[int, float]], times_ms: dict[str,
         "top": best,
         "times_ms": {name: round(value, 4) for name, value in times_ms.items()},
     }
-
-
-def _show(result: dict[str, Any]) -> None:
-    """Two lines on stdout: what it is, and what that took."""
-    print(f"{result['image']}: {result['class']}")
-    print("  classes  " + ", ".join(f"{item['class']} {item['logit']:.2f}" for item in result["top"]))
-    print("  time     " + _time_line(result["times_ms"]))
-    if "early" in result:
-        print("  exit     " + ("answered here" if result["early"] else "unsure, so it was sent"))
-    if "framed_bytes" in result:
-        print(
-            f"  bytes    {result['payload_bytes']} payload, {result['framed_bytes']} sent with framing, "
-            f"{result['response_bytes']} received"
-        )
-    elif "payload_bytes" in result:
-        print(f"  bytes    {result['payload_bytes']} payload (not sent)")
-
-
-def _time_line(times_ms: dict[str, float]) -> str:
-    """The total on this machine's clock and its parts; the server's own times in brackets."""
-    here = {name: value for name, value in times_ms.items() if name in ("head", "decide", "encode", "round_trip")}
-    if "round_trip" not in here:
-        here = times_ms
-    there = {name: value for name, value in times_ms.items() if name not in here}
-    line = f"{sum(here.values()):.2f} ms = " + " + ".join(
-        f"{name.replace('_', ' ')} {value:.2f}" for name, value in here.items()
-    )
-    if there:
-        line += " (server: " + ", ".join(f"{name} {value:.2f}" for name, value in there.items()) + ")"
-    return line

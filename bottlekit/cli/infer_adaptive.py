@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottlekit.cli.common import emit, say
+from bottlekit.cli.infer_exits import decision_of, show_policy
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from bottlekit.device.adaptive.client import AdaptiveAnswer
     from bottlekit.device.bundle import Bundle
+    from bottlekit.device.exit_policy import Bounds
     from bottlekit.device.service import RunnerFor
 
 
@@ -28,14 +31,17 @@ def infer_adaptively(
     engines: tuple[Path | None, str | None],
     client: dict[str, Any],
     runner_for: RunnerFor | None,
+    exits: tuple[list[float] | float | None, Bounds | None],
     result_of: Callable[[Bundle, list[tuple[int, float]], dict[str, float]], dict[str, Any]],
     as_json: bool,
 ) -> None:
-    """Classify images where it is quickest; see `infer`. `engines` is a folder and a target."""
+    """Classify images where it is quickest; see `infer`. `engines` is a folder and a target, `exits` what
+    `exit_options` says."""
     from bottlekit.device.adaptive.client import AdaptiveClient
     from bottlekit.device.adaptive.heads import engine_bytes, graph_bytes
     from bottlekit.device.adaptive.options import options_from_profile
     from bottlekit.device.bundle import fleet_from_path
+    from bottlekit.device.exit_policy import reached
     from bottlekit.device.files import read_json
     from bottlekit.device.images import image_from_file
     from bottlekit.device.wire.addresses import address_from_text
@@ -51,7 +57,9 @@ def infer_adaptively(
         read_json(str(profile), "profile"), bundles, there, str(profile), str(server_profile)
     )
     folder, target = engines
-    results = []
+    results: list[dict[str, Any]] = []
+    answers = []
+    began_s = time.monotonic()
     with AdaptiveClient(
         bundles,
         options,
@@ -60,20 +68,24 @@ def infer_adaptively(
         size_of=graph_bytes if folder is None or target is None else engine_bytes(str(folder), target),
         memory_bytes=None if memory_mb is None else max(1, int(memory_mb * 1e6)),
         pin=pin,
+        exit_threshold=exits[0],
+        exit_bounds=exits[1],
         **client,
     ) as adaptive:
         if adaptive.left_out:
             say(f"left out, as they do not fit into {memory_mb:g} MB: {', '.join(adaptive.left_out)}")
         for path in images:
             answer = adaptive.infer_image(image_from_file(str(path)))
+            answers.append(answer)
             ranked = [
                 (int(index), float(answer.logits[index])) for index in (-answer.logits).argsort(kind="stable")
             ]
-            result = {"image": str(path), **result_of(bundles[0], ranked[:top], answer.times_ms), **_why(answer)}
+            found = result_of(bundles[0], ranked[:top], answer.times_ms)
+            result = {"image": str(path), **found, **decision_of(answer), **_why(answer)}
             results.append(result)
             if not as_json:
                 _show(result)
-        report = {
+        report: dict[str, Any] = {
             "setup": "adaptive",
             "server": server,
             "pin": pin,
@@ -82,7 +94,9 @@ def infer_adaptively(
             "switches": adaptive.policy.switches,
             "images": results,
         }
-    emit(report, lambda: None, as_json)
+        if exits[1] is not None:
+            report["policy"] = reached(exits[1], answers, time.monotonic() - began_s)
+    emit(report, lambda: show_policy(report["policy"]) if "policy" in report else None, as_json)
 
 
 def _why(answer: AdaptiveAnswer) -> dict[str, Any]:
@@ -107,6 +121,8 @@ def _show(result: dict[str, Any]) -> None:
     print(f"{result['image']}: {result['class']}")
     print("  classes   " + ", ".join(f"{item['class']} {item['logit']:.2f}" for item in result["top"]))
     print(f"  where     {result['split']}: {result['reason']}")
+    if result["early"]:
+        print(f"  exit      answered at {result['exit']}")
     print("  time      " + _line(result["times_ms"]))
     print(f"  predicted {sum(result['predicted_ms'].values()):.2f} ms: " + _line(result["predicted_ms"]))
     if result["framed_bytes"]:

@@ -15,13 +15,55 @@ from .errors import UsageError
 class Bounds(NamedTuple):
     """What must hold on average over all images; None bounds nothing.
 
-    `payload_bytes` sent for an image, `latency_ms`, `server_per_s` requests at `images_per_s` images.
+    `payload_bytes` sent for an image, `latency_ms`, `server_per_s` requests at `images_per_s` images; and
+    `deadline_ms` for each single image.
     """
 
     payload_bytes: Optional[float] = None
     latency_ms: Optional[float] = None
     server_per_s: Optional[float] = None
     images_per_s: Optional[float] = None
+    deadline_ms: Optional[float] = None
+
+
+# What a remote answer's times tell of the server.
+_SERVERS = ("queue", "decode", "tail")
+# How a bound is written: bytes=20,deadline-ms=50
+_WRITTEN = {
+    "bytes": "payload_bytes",
+    "latency-ms": "latency_ms",
+    "server-per-s": "server_per_s",
+    "images-per-s": "images_per_s",
+    "deadline-ms": "deadline_ms",
+}
+
+
+def bounds_from_text(text: str) -> Bounds:
+    """Bounds as they are written, `bytes=20,deadline-ms=50`. UsageError for anything else."""
+    found: Dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in _WRITTEN:
+            raise UsageError(
+                "--exit-policy has no bound '{}'; there are: {}, as bytes=20,deadline-ms=50".format(
+                    name, ", ".join(_WRITTEN)
+                )
+            )
+        try:
+            found[_WRITTEN[name]] = float(value)
+        except ValueError:
+            raise UsageError("--exit-policy: {} needs a number, not '{}'".format(name, value))
+        if not 0 < found[_WRITTEN[name]] < float("inf"):
+            raise UsageError("--exit-policy: {} must be more than 0, not {}".format(name, value))
+    bounds = Bounds(**found)
+    if bounds.images_per_s is not None and bounds.server_per_s is None:
+        raise UsageError("--exit-policy: images-per-s says how many images come; it bounds nothing by itself")
+    return bounds
+
+
+def written(bounds: Bounds) -> Dict[str, float]:
+    """The bounds that are set, by the names they are written with."""
+    return {name: getattr(bounds, field) for name, field in _WRITTEN.items() if getattr(bounds, field) is not None}
 
 
 class Costs(NamedTuple):
@@ -35,8 +77,8 @@ class Costs(NamedTuple):
 def largest_share(bounds: Bounds, costs: Costs) -> float:
     """The largest share of images that may be offloaded under all bounds, 0..1.
 
-    Raises UsageError for a bound that is not positive, a load without a rate of images, or a latency that the
-    head alone exceeds.
+    A deadline holds for each image, so it lets all be sent or none. Raises UsageError for a bound that is not
+    positive, a load without a rate of images, or a latency or deadline that the head alone exceeds.
     """
     for name, value in zip(bounds._fields, bounds):
         if value is not None and not 0 < value < float("inf"):
@@ -44,15 +86,15 @@ def largest_share(bounds: Bounds, costs: Costs) -> float:
     shares = [1.0]
     if bounds.payload_bytes is not None and costs.payload_bytes > 0:
         shares.append(bounds.payload_bytes / costs.payload_bytes)
-    if bounds.latency_ms is not None:
-        if costs.head_ms > bounds.latency_ms:
+    for limit_ms in (bounds.latency_ms, bounds.deadline_ms):
+        if limit_ms is not None and costs.head_ms > limit_ms:
             raise UsageError(
-                "no threshold keeps {:g} ms: the device's own part takes {:g} ms".format(
-                    bounds.latency_ms, costs.head_ms
-                )
+                "no threshold keeps {:g} ms: the device's own part takes {:g} ms".format(limit_ms, costs.head_ms)
             )
-        if costs.offload_ms > 0:
-            shares.append((bounds.latency_ms - costs.head_ms) / costs.offload_ms)
+    if bounds.latency_ms is not None and costs.offload_ms > 0:
+        shares.append((bounds.latency_ms - costs.head_ms) / costs.offload_ms)
+    if bounds.deadline_ms is not None and costs.head_ms + costs.offload_ms > bounds.deadline_ms:
+        shares.append(0.0)
     if bounds.server_per_s is not None:
         if bounds.images_per_s is None:
             raise UsageError("a bound on the server's load needs the number of images per second")
@@ -90,11 +132,39 @@ def report_of_answers(answers: Sequence[ExitAnswer], labels: Optional[Sequence[i
     }
 
 
-def latency_ms(answer: ExitAnswer) -> float:
-    """What one answer took on the device's clock; the server's own times are within the round trip."""
-    names = ["head", "decide", "encode"]
-    names += ["round_trip"] if "round_trip" in answer.times_ms else ["decode", "tail"]
-    return sum(answer.times_ms.get(name, 0.0) for name in names)
+def reached(bounds: Bounds, answers: Sequence[Any], seconds: float) -> Dict[str, Any]:
+    """What became of the bounds over a run of images, ExitAnswers or AdaptiveAnswers, that took so many seconds:
+    {"bounds" as they are written, "reached" and "kept" by the same names, "missed": how many images missed the
+    deadline}. For the deadline, "reached" is the slowest image."""
+    if not answers:
+        raise UsageError("there is nothing to report: no image was classified")
+    count = len(answers)
+    sent = sum(answer.payload_bytes > 0 for answer in answers)
+    taken = [latency_ms(answer) for answer in answers]
+    limit_ms = bounds.deadline_ms
+    missed = 0 if limit_ms is None else sum(one_ms > limit_ms for one_ms in taken)
+    images_per_s = bounds.images_per_s or count / max(seconds, 1e-9)
+    values = {
+        "bytes": sum(answer.payload_bytes for answer in answers) / count,
+        "latency-ms": sum(taken) / count,
+        "deadline-ms": max(taken),
+        "server-per-s": images_per_s * sent / count,
+    }
+    asked = written(bounds)
+    names = [name for name in asked if name in values]
+    return {
+        "bounds": asked,
+        "reached": {name: values[name] for name in names},
+        "kept": {name: values[name] <= asked[name] for name in names},
+        "missed": missed,
+    }
+
+
+def latency_ms(answer: Any) -> float:
+    """What an ExitAnswer or AdaptiveAnswer took on the device's clock; the server's own times are within the round
+    trip."""
+    within = _SERVERS if "round_trip" in answer.times_ms else ()
+    return float(sum(value for name, value in answer.times_ms.items() if name not in within))
 
 
 def _group(

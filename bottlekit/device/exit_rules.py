@@ -9,7 +9,7 @@ loss with the label, as one public implementation does, knows what it is asked t
 """
 
 import math
-from typing import List
+from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -63,6 +63,15 @@ def leaves_early(logits: np.ndarray, rule: str, threshold: float) -> np.ndarray:
     checked_threshold(rule, threshold, np.asarray(logits).shape[-1])
     result: np.ndarray = doubt(logits, rule) < doubt_limit(rule, threshold)
     return result
+
+
+def first_sure(exits: Sequence[np.ndarray], rule: str, thresholds: Sequence[float]) -> Optional[int]:
+    """Which of one image's exits answers: the first, in the order of execution, whose logits (classes,) are sure
+    enough for its own threshold; None if none is."""
+    for place, (logits, threshold) in enumerate(zip(exits, thresholds)):
+        if bool(leaves_early(logits, rule, threshold)):
+            return place
+    return None
 
 
 def check_rule(rule: str) -> None:

@@ -63,7 +63,22 @@ def test_a_bundle_without_exits_asked_for_one_is_refused(refused: Callable[..., 
 
 def test_a_threshold_where_nothing_is_cut_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
     words = refused("infer", FLEET, image_file(tmp_path), "--exit-threshold", "0.3", "--mobile-only")
-    assert "--exit-threshold decides what is sent; --mobile-only sends all or nothing" in words
+    assert "--exit-threshold and --exit-policy decide what is sent; --mobile-only sends all or nothing" in words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--exit-policy", "bytes=20"), "has no exit, so every image is sent"),
+        (("--exit-policy", "byte=20"), "--exit-policy has no bound 'byte'; there are: bytes, latency-ms"),
+        (("--exit-policy", "bytes=20", "--exit-threshold", "0.1"), "leave out --exit-threshold or it"),
+        (("--exit-threshold", "low"), "--exit-threshold takes a number, or one for each exit"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(
+    refused: Callable[..., str], tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    assert words in refused("infer", FLEET, image_file(tmp_path), "--local", *options)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +203,9 @@ def test_from_training_to_answers_over_a_socket(run: Run, refused: Callable[...,
         there = made("infer", bundle, tmp_path / "images", "--server", address, "--exit-threshold", "0.8")
         everything = made("infer", bundle, tmp_path / "images", "--server", address, "--exit-threshold", "0")
         _, out, _ = run("infer", bundle, tmp_path / "images", "--server", address, "--exit-threshold", "0.8")
+        bounds = ("--exit-policy", "bytes=1,latency-ms=60000")
+        kept = made("infer", bundle, tmp_path / "images", "--server", address, *bounds)["exit"]["policy"]
+        _, in_words, _ = run("infer", bundle, tmp_path / "images", "--server", address, *bounds)
 
     assert [one["class"] for one in here["images"]] == [one["class"] for one in there["images"]]
     assert [one["early"] for one in here["images"]] == [one["early"] for one in there["images"]]
@@ -202,7 +220,11 @@ def test_from_training_to_answers_over_a_socket(run: Run, refused: Callable[...,
     assert shares["early"]["energy_mj"] < shares["all"]["energy_mj"] < shares["offloaded"]["energy_mj"]
     assert everything["exit"]["early_share"] == 0
     assert "left early (entropy, threshold 0.8000)" in out
-    assert "answered here" in out
+    assert "answered at rb2" in out
     assert "unsure, so it was sent" in out
+    assert kept["bounds"] == {"bytes": 1.0, "latency-ms": 60000.0}
+    assert kept["reached"]["bytes"] < shares["offloaded"]["payload_bytes"] * 9 / 30
+    assert kept["kept"]["latency-ms"]
+    assert "latency-ms " in in_words
     words = refused("infer", bundle, tmp_path / "images", "--local", "--exit-threshold", "3")
     assert "--exit-threshold must be 0 to 2.3026 nats for the rule entropy with 10 classes, not 3.0" in words

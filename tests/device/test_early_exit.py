@@ -99,6 +99,7 @@ def test_the_sure_are_answered_here_and_the_unsure_are_sent(bundle):
     assert set(unsure.times_ms) == {"head", "decide", "round_trip"}
     assert len(sent) == 1
     assert sure.top(1) == [(0, 5.0)]
+    assert (sure.exit, sure.threshold, unsure.exit) == ("rb1", 0.3, None)
 
 
 def test_the_threshold_changes_at_run_time(bundle):
@@ -146,6 +147,11 @@ def test_an_old_reader_ignores_the_exit(bundle):
         ({"output": "elsewhere"}, BundleError, "exit.output"),
         ({"curve": {}}, BundleError, "exit.curve must be a list of objects"),
         ({"work": [1]}, BundleError, "exit.work must be a list of objects"),
+        ({"exits": [1]}, BundleError, "exit.exits must be a list of objects"),
+        ({"exits": []}, BundleError, "exit.exits must be exits in their order"),
+        ({"exits": [{"block": "rb1", "output": "other"}]}, BundleError, "exit_logits last"),
+        ({"exits": [{"block": "rb1"}]}, BundleError, "lacks exit.exits.output"),
+        ({"accuracy": {"early_share": 2.0}}, BundleError, "early_share must be a number from 0 to 1"),
     ],
 )
 def test_an_exit_that_makes_no_sense_is_refused(fake_bundle, change, error, words):
@@ -163,6 +169,73 @@ def test_a_head_without_the_exits_output_is_refused(bundle):
             EarlyExit(bundle, head, lambda feature: None)
 
 
+TWO = [{"block": "rb1", "output": "exit_logits_rb1"}, {"block": "rb2", "output": "exit_logits"}]
+
+
+class TwoExits(Head):
+    """The first exit looks at the first pixel and is for class 0, the second at the second and for class 1."""
+
+    outputs_made = ("feature", "exit_logits_rb1", "exit_logits")
+
+    def _infer(self, feeds):
+        first, second = feeds["image"][:, 0, 0, 0], feeds["image"][:, 0, 0, 1]
+        zero = np.zeros_like(first)
+        return {
+            "feature": np.zeros((len(first), 3, 4, 4), np.float32),
+            "exit_logits_rb1": np.stack([5 * first, zero], axis=1),
+            "exit_logits": np.stack([zero, 5 * second], axis=1),
+        }
+
+
+@pytest.fixture
+def two_exits(fake_bundle):
+    section = dict(EXIT, exits=TWO, block="rb2")
+    return Bundle.load(fake_bundle("two", edit=lambda manifest: manifest.update(exit=section)))
+
+
+def pixels(first, second):
+    values = image(first)
+    values[0, 0, 0, 1] = second
+    return values
+
+
+def test_the_first_exit_that_is_sure_answers(two_exits):
+    with TwoExits() as head, Tail() as tail:
+        device = EarlyExit(two_exits, head, offload_here(two_exits.codec, tail))
+        answers = [device.infer_input(pixels(*both)) for both in ((1, 1), (0, 1), (1, 0), (0, 0))]
+        assert [(one.early, one.exit, one.class_name) for one in answers] == [
+            (True, "rb1", "cat"),
+            (True, "rb2", "dog"),
+            (True, "rb1", "cat"),
+            (False, None, "dog"),
+        ]
+        # A threshold for each, while it runs: the first exit lets nobody go any more.
+        device.thresholds = [0.0, 0.3]
+        assert [device.infer_input(pixels(*both)).exit for both in ((1, 1), (1, 0))] == ["rb2", None]
+        assert device.thresholds == [0.0, 0.3]
+        device.threshold = 0.2
+        assert device.thresholds == [0.2, 0.2]
+        with pytest.raises(
+            UsageError, match="3 thresholds for the exits at rb1, rb2; give one for all, or one for"
+        ):
+            device.thresholds = [0.1, 0.2, 0.3]
+        with pytest.raises(UsageError, match="--exit-threshold must be 0 to 0.6931"):
+            device.thresholds = [0.1, 0.9]
+        assert device.thresholds == [0.2, 0.2]
+
+
+def test_every_exit_of_the_bundle_must_be_in_the_head(two_exits):
+    with Head() as head:
+        with pytest.raises(EngineError, match="an exit needs exit_logits_rb1"):
+            EarlyExit(two_exits, head, lambda feature: None)
+
+
+def test_what_was_measured_at_export_is_known(fake_bundle):
+    section = dict(EXIT, accuracy={"early_share": 0.4}, payload_bytes={"always_offloading": 48.0})
+    found = exit_from_bundle(Bundle.load(fake_bundle("told", edit=lambda manifest: manifest.update(exit=section))))
+    assert (found.early_share, found.payload_bytes, found.exits) == (0.4, 48.0, (("rb1", "exit_logits"),))
+
+
 COSTS = Costs(head_ms=4.0, offload_ms=10.0, payload_bytes=200.0)
 
 
@@ -175,6 +248,8 @@ COSTS = Costs(head_ms=4.0, offload_ms=10.0, payload_bytes=200.0)
         (Bounds(server_per_s=30.0, images_per_s=100.0), 0.3),
         (Bounds(payload_bytes=50.0, latency_ms=9.0, server_per_s=90.0, images_per_s=100.0), 0.25),
         (Bounds(payload_bytes=1000.0), 1.0),
+        (Bounds(deadline_ms=15.0), 1.0),
+        (Bounds(deadline_ms=13.0), 0.0),
     ],
 )
 def test_bounds_limit_what_may_be_offloaded(bounds, share):
@@ -186,6 +261,7 @@ def test_bounds_limit_what_may_be_offloaded(bounds, share):
     [
         (Bounds(payload_bytes=0.0), "payload_bytes must be a positive"),
         (Bounds(latency_ms=3.0), "the device's own part takes 4 ms"),
+        (Bounds(deadline_ms=3.0), "the device's own part takes 4 ms"),
         (Bounds(server_per_s=3.0), "needs the number of images per second"),
     ],
 )

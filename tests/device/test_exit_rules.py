@@ -11,6 +11,7 @@ from bottlekit.device.exit_rules import (
     checked_threshold,
     doubt,
     entropy,
+    first_sure,
     leaves_early,
     probabilities,
     threshold_range,
@@ -46,6 +47,16 @@ def test_at_the_ends_nobody_or_everybody_leaves(rule: str) -> None:
     assert not leaves_early(certain, rule, 0.0 if rule == "entropy" else 1.0).any()
 
 
+@pytest.mark.parametrize(("rule", "threshold"), [("entropy", 0.3), ("max-probability", 0.9)])
+def test_the_first_sure_exit_answers(rule: str, threshold: float) -> None:
+    sure, unsure = np.array([8.0, 0.0, 0.0]), np.array([0.1, 0.0, 0.0])
+    assert first_sure([sure, sure], rule, [threshold] * 2) == 0
+    assert first_sure([unsure, sure], rule, [threshold] * 2) == 1
+    assert first_sure([unsure, unsure], rule, [threshold] * 2) is None
+    nobody = 0.0 if rule == "entropy" else 1.0
+    assert first_sure([sure, sure], rule, [nobody, threshold]) == 1
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_more_images_leave_as_the_threshold_gives_way(rule: str) -> None:
     logits = np.random.RandomState(1).normal(scale=3, size=(200, 5))
@@ -59,10 +70,11 @@ def test_more_images_leave_as_the_threshold_gives_way(rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_labels_cannot_influence_the_decision(rule: str) -> None:
     """Nothing that decides takes a label; and renaming the classes, labels with them, changes no decision."""
+    allowed = {"logits", "exits", "rule", "threshold", "thresholds", "limit", "classes"}
     for name, function in inspect.getmembers(exit_rules, inspect.isfunction):
         if function.__module__ == exit_rules.__name__:
             parameters = set(inspect.signature(function).parameters)
-            assert parameters <= {"logits", "rule", "threshold", "limit", "classes"}, name
+            assert parameters <= allowed, name
     generator = np.random.RandomState(2)
     logits = generator.normal(scale=2, size=(300, 7))
     threshold = 1.0 if rule == "entropy" else 0.6

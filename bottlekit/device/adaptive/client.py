@@ -4,15 +4,18 @@ import contextlib
 import random
 import threading
 import time
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..bundle import Bundle
+from ..early_exit import ComputedHead, Offloaded, offloaded_from_answer
 from ..errors import BundleError, IdentityError, UsageError, WireError
+from ..exit_policy import Bounds
 from ..images import input_from_image
 from ..ort_runner import OnnxRuntimeRunner
 from ..runner import Runner
+from .exits import FleetExits
 from .heads import Heads, RunnerFor, SizeOf, graph_bytes
 from .link import FleetLink
 from .options import MOBILE_ONLY, Option
@@ -31,7 +34,8 @@ class AdaptiveAnswer(NamedTuple):
     option was predicted to take in all. `times_ms` was measured: "head", "encode", "round_trip", the server's
     "queue", "decode" and "tail"; or the whole network's name; "load" where a graph was loaded first, "connect"
     where a connection was made, and "lost" what was spent on a server that did not answer, whose words are in
-    `lost`.
+    `lost`. Where the split's head has an exit, "decide" is in the times, and `early` tells whether it answered:
+    behind which block (`exit`), how unsure (`doubt`), and the `threshold`.
     """
 
     class_index: int
@@ -46,6 +50,10 @@ class AdaptiveAnswer(NamedTuple):
     framed_bytes: int = 0
     response_bytes: int = 0
     lost: Optional[str] = None
+    early: bool = False
+    exit: Optional[str] = None
+    doubt: Optional[float] = None
+    threshold: Optional[float] = None
 
 
 class AdaptiveClient:
@@ -63,6 +71,9 @@ class AdaptiveClient:
     is there when the server is not, and the heads share the rest; splits whose head does not fit are left out, see
     `left_out`. `pin` names the one option to use; then nothing falls back, and a lost server is an error. `probing`
     False starts no thread: `probe` is then the caller's to call.
+
+    Where a bundle has an exit, images leave there first, by `exit_threshold` or as `exit_bounds` allow (see
+    FleetExits); an option is then predicted by the share that it sends.
 
     A server that is away when the `with` begins is no error; one with another fleet, or that does not let this
     device in, is. `infer_*` are for one thread at a time.
@@ -85,6 +96,8 @@ class AdaptiveClient:
         token: Optional[bytes] = None,
         probing: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        exit_threshold: Union[float, Sequence[float], None] = None,
+        exit_bounds: Optional[Bounds] = None,
     ) -> None:
         self._bundles = {bundle.name: bundle for bundle in bundles}
         self._timeout_s = timeout_s
@@ -92,6 +105,10 @@ class AdaptiveClient:
         self._heads = Heads(runner_for or _on_onnx_runtime, size_of, memory_bytes)
         kept, self.left_out = self._fitting(options, pin, memory_bytes, size_of)
         self.policy = Policy(kept, settings, pin)
+        self._exits = FleetExits(bundles, exit_threshold, exit_bounds)
+        for option in kept:
+            if option.is_remote:
+                self.policy.expect(option.name, self._exits.offload_share(option.bundle))
         self._probing = probing and pin is None
         self._link, self._probe_link = [
             FleetLink(bundles, host, port, timeout_s, tls_folder, server_name, token) for _ in range(2)
@@ -189,6 +206,8 @@ class AdaptiveClient:
         patience_s = self._timeout_s
         if decision.patience_ms is not None:
             patience_s = min(patience_s, decision.patience_ms / 1e3)
+        if self._exits.has(option.bundle):
+            return self._infer_through_exit(image, decision, head, load_ms, patience_s)
         answer, connect_ms = self._link.infer_with(self._bundles[option.bundle], head, image, patience_s)
         times_ms = dict(answer.times_ms)
         device_ms = times_ms["head"] + times_ms["encode"]
@@ -201,6 +220,39 @@ class AdaptiveClient:
                 times_ms[name] = spent_ms
         sizes = (answer.payload_bytes, answer.framed_bytes, answer.response_bytes)
         return self._answer(decision, answer.logits, decision.option.name, decision.terms_ms, times_ms, sizes)
+
+    def _infer_through_exit(
+        self, image: np.ndarray, decision: Decision, head: Runner, load_ms: float, patience_s: float
+    ) -> AdaptiveAnswer:
+        option, bundle = decision.option, self._bundles[decision.option.bundle]
+        connects_ms = []
+
+        def offload(feature: np.ndarray) -> Offloaded:
+            computed = ComputedHead()
+            computed.feature = feature
+            answer, connect_ms = self._link.infer_with(bundle, computed, feature, patience_s)
+            connects_ms.append(connect_ms)
+            return offloaded_from_answer(answer)
+
+        answer = self._exits.infer(bundle, head, image, offload)
+        times_ms = dict(answer.times_ms)
+        device_ms = times_ms["head"] + times_ms["decide"]
+        with self._policy_lock:
+            self.policy.expect(option.name, self._exits.offload_share(bundle.name))
+            if answer.early:
+                self.policy.left_early(option, device_ms)
+            else:
+                device_ms += times_ms["encode"]
+                server_ms = times_ms["queue"] + times_ms["decode"] + times_ms["tail"]
+                network_ms = max(times_ms["round_trip"] - server_ms, 0.0)
+                told = (answer.framed_bytes, network_ms, device_ms, server_ms)
+                self.policy.answered(self._clock(), option, *told)
+        for name, spent_ms in (("load", load_ms), ("connect", sum(connects_ms))):
+            if spent_ms:
+                times_ms[name] = spent_ms
+        sizes = (answer.payload_bytes, answer.framed_bytes, answer.response_bytes)
+        found = self._answer(decision, answer.logits, option.name, decision.terms_ms, times_ms, sizes)
+        return found._replace(early=answer.early, exit=answer.exit, doubt=answer.doubt, threshold=answer.threshold)
 
     def _infer_here(
         self, image: np.ndarray, decision: Decision, times_ms: Dict[str, float], lost: Optional[str] = None

@@ -24,6 +24,7 @@ class Option(NamedTuple):
 
     `name` is the split's, or "mobile-only"; `bundle` its bundle's name; `part` what the device runs of that:
     "head", or the whole network, "baseline" or "full". `server_ms` is None where the server has nothing to do.
+    `offload_share` of the images are sent; below 1 where an exit lets some leave.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Option(NamedTuple):
     device_ms: float
     server_ms: Optional[float]
     offloaded_bytes: float
+    offload_share: float = 1.0
 
     @property
     def is_remote(self) -> bool:
@@ -55,12 +57,13 @@ class Terms(NamedTuple):
 def predicted(
     option: Option, rtt_ms: float, ms_per_byte: float, device_load: float = 1.0, server_load: float = 1.0
 ) -> Terms:
-    """What an option is going to take on a link; the loads are factors on the profiled times."""
+    """What an option is going to take on a link, on average over images that leave and images that are sent; the
+    loads are factors on the profiled times."""
     terms = {"device": option.device_ms * device_load}
     if option.server_ms is not None:
-        terms["uplink"] = option.offloaded_bytes * ms_per_byte
-        terms["rtt"] = rtt_ms
-        terms["server"] = option.server_ms * server_load
+        terms["uplink"] = option.offload_share * option.offloaded_bytes * ms_per_byte
+        terms["rtt"] = option.offload_share * rtt_ms
+        terms["server"] = option.offload_share * option.server_ms * server_load
     return Terms(option, terms)
 
 

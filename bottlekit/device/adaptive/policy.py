@@ -134,6 +134,17 @@ class Policy:
         """The whole network ran on this device."""
         self.device.observe(device_ms / option.device_ms)
 
+    def left_early(self, option: Option, device_ms: float) -> None:
+        """An exit answered: the head ran, nothing was sent. Encoding, which is missing, is a small part."""
+        self.device.observe(device_ms / option.device_ms)
+
+    def expect(self, name: str, offload_share: float) -> None:
+        """Which share of images the option of this name sends, 0..1."""
+        self.options = [
+            option._replace(offload_share=offload_share) if option.name == name else option
+            for option in self.options
+        ]
+
     def failed(self, now_s: float, why: str) -> None:
         """A request was not answered, or not in time: leave the server alone for a while."""
         self._failures += 1
@@ -212,5 +223,7 @@ class Policy:
         if not terms.option.is_remote or self.pin is not None:
             return None
         here_ms = next(one.latency_ms for one in found if one.option.name == MOBILE_ONLY)
-        network_ms = terms.latency_ms - terms.terms_ms["device"]
+        # The image that waits was sent, however few are.
+        sent = self._predicted(terms.option._replace(offload_share=1.0))
+        network_ms = sent.latency_ms - sent.terms_ms["device"]
         return max(self.settings.patience * network_ms + here_ms, self.settings.least_patience_ms)
