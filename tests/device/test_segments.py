@@ -306,9 +306,9 @@ def test_what_is_larger_than_the_servers_frames_is_not_sent():
 )
 def test_bytes_that_are_no_message_end_their_connection_only(data):
     with serving() as server:
-        with contextlib.closing(socket.create_connection(server.address, timeout=5)) as hostile:
+        with contextlib.closing(socket.create_connection(server.address, timeout=60)) as hostile:
             hostile.sendall(data)
-            hostile.settimeout(5)
+            hostile.settimeout(60)
             with contextlib.suppress(ConnectionError):
                 hostile.recv(1 << 16)
         with Traveller(route("mcmccm"), Layers(), server.address) as traveller:
@@ -318,7 +318,7 @@ def test_bytes_that_are_no_message_end_their_connection_only(data):
 def test_the_silent_are_sent_away():
     said = []
     with serving(limits=SegmentLimits(hello_s=0.1), said=said) as server:
-        with contextlib.closing(socket.create_connection(server.address, timeout=5)) as silent:
+        with contextlib.closing(socket.create_connection(server.address, timeout=60)) as silent:
             assert silent.recv(1) == b""
     assert "silent or slow" in said[0]
 

@@ -37,7 +37,7 @@ class Counting(Meter):
         return (float(self.count), 10.0 * self.count)
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
