@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from bottlekit.cli import common
-from bottlekit.cli.main import app
 from bottlekit.device.files import sha256_of_file
 
 DATA = Path(__file__).parents[1] / "data"
@@ -16,57 +14,6 @@ FLEET = DATA / "tiny_fleet"
 PROFILE = DATA / "profile.json"
 # The shortest measurement that still has a median.
 SHORT = ("--samples", "5", "--seconds", "5", "--warm-up", "0.02", "--threads", "1", "--quiet")
-
-
-class Ran:
-    """How a verb ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def bottlekit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A function that runs `bottlekit` with the words given."""
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["bottlekit", *(str(word) for word in words)])
-        code = common.run(app)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engines of the tiny fleet for the CPU."""
-    from bottlekit.build.build import build_bundle
-    from bottlekit.device.bundle import fleet_from_path
-    from bottlekit.targets.loader import target_from_name
-
-    folder = tmp_path_factory.mktemp("engines")
-    for bundle in fleet_from_path(str(FLEET)):
-        build_bundle(bundle, target_from_name("cpu"), folder)
-    return folder
-
-
-def refused(ran: Ran, code: int) -> str:
-    """The one line that a refused verb left."""
-    assert ran.code == code, ran.err
-    assert ran.out == ""
-    assert ran.err.startswith("bottlekit: ")
-    assert ran.err.count("\n") == 1
-    return ran.err
-
-
-# bench
 
 
 def test_from_engines_to_a_profile_to_a_plan(bottlekit: Any, engines: Path, tmp_path: Path) -> None:
@@ -105,7 +52,7 @@ def test_bench_prints_a_table_with_nothing_where_samples_are_too_few(
 
 def test_bench_without_engines_names_the_command_that_makes_them(bottlekit: Any, tmp_path: Path) -> None:
     out = tmp_path / "p.json"
-    line = refused(bottlekit("bench", FLEET, "--engines", tmp_path / "none", "-o", out), code=1)
+    line = bottlekit("bench", FLEET, "--engines", tmp_path / "none", "-o", out).refused(code=1)
     assert f"build it: bottlekit build {FLEET / 'rb1'} --target cpu" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -117,7 +64,7 @@ def test_bench_with_one_engine_missing_says_which_before_it_measures(
     shutil.copytree(engines, some)
     for file in some.glob("tiny-rb2-tail-*"):
         file.unlink()
-    line = refused(bottlekit("bench", FLEET, "--engines", some, "-o", tmp_path / "p.json"), code=1)
+    line = bottlekit("bench", FLEET, "--engines", some, "-o", tmp_path / "p.json").refused(code=1)
     assert "no engine for the tail of tiny-rb2" in line
     assert f"bottlekit build {FLEET / 'rb2'} --target cpu" in line
 
@@ -129,7 +76,7 @@ def test_bench_refuses_what_was_never_compared(bottlekit: Any, engines: Path, tm
     values = json.loads(sidecar.read_text(encoding="utf-8"))
     values["golden"] = {"compared": False, "why_not": "built elsewhere"}
     sidecar.write_text(json.dumps(values), encoding="utf-8")
-    line = refused(bottlekit("bench", FLEET, "--engines", some, "-o", tmp_path / "p.json"), code=1)
+    line = bottlekit("bench", FLEET, "--engines", some, "-o", tmp_path / "p.json").refused(code=1)
     assert "never compared with the bundle's golden outputs (built elsewhere)" in line
     assert not (tmp_path / "p.json").exists()
 
@@ -137,7 +84,7 @@ def test_bench_refuses_what_was_never_compared(bottlekit: Any, engines: Path, tm
 def test_bench_leaves_an_old_profile_alone_when_it_fails(bottlekit: Any, tmp_path: Path) -> None:
     out = tmp_path / "p.json"
     out.write_text("old", encoding="utf-8")
-    refused(bottlekit("bench", FLEET, "--engines", tmp_path, "-o", out), code=1)
+    bottlekit("bench", FLEET, "--engines", tmp_path, "-o", out).refused(code=1)
     assert out.read_text(encoding="utf-8") == "old"
 
 
@@ -157,7 +104,7 @@ def test_bench_refuses_options_by_name(
 ) -> None:
     out = tmp_path / "p.json"
     # Words come last, so that they win over the short measurement's.
-    assert message in refused(bottlekit("bench", FLEET, "--engines", engines, "-o", out, *SHORT, *words), code)
+    assert message in bottlekit("bench", FLEET, "--engines", engines, "-o", out, *SHORT, *words).refused(code)
     assert not out.exists()
 
 
@@ -165,7 +112,7 @@ def test_bench_refuses_options_by_name(
 def test_bench_refuses_what_is_no_fleet(bottlekit: Any, tmp_path: Path, where: str) -> None:
     (tmp_path / "empty").mkdir()
     place = FLEET / "rb1" / where if where == "bundle.json" else tmp_path / where
-    refused(bottlekit("bench", place), code=1)
+    bottlekit("bench", place).refused(code=1)
 
 
 # plan
@@ -272,7 +219,7 @@ def test_plan_refuses_options_by_name(
     bottlekit: Any, tmp_path: Path, words: list[str], code: int, message: str
 ) -> None:
     out = tmp_path / "plan.json"
-    assert message in refused(bottlekit("plan", PROFILE, "-o", out, *words), code)
+    assert message in bottlekit("plan", PROFILE, "-o", out, *words).refused(code)
     assert not out.exists()
 
 
@@ -327,10 +274,10 @@ def test_plan_refuses_a_profile_that_cannot_be_used(
     path = tmp_path / "p.json"
     if text is not None:
         path.write_text(text, encoding="utf-8")
-    line = refused(bottlekit("plan", path, "--link", "3g"), code=1)
+    line = bottlekit("plan", path, "--link", "3g").refused(code=1)
     assert message in line
     assert str(path) in line
-    assert message in refused(bottlekit("plan", PROFILE, "--link", "3g", "--server-profile", path), code=1)
+    assert message in bottlekit("plan", PROFILE, "--link", "3g", "--server-profile", path).refused(code=1)
 
 
 @pytest.mark.parametrize("verb", ["bench", "plan"])

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bottlekit.cli import common
-from bottlekit.cli.main import app
 from bottlekit.device import power_options
 from bottlekit.device.energy_effort import EnergyEffort
 from bottlekit.device.power_trace import PowerTrace
@@ -41,41 +39,6 @@ BRIEF = EnergyEffort(
     min_readings=5,
     indicative=True,
 )
-
-
-class Ran:
-    """How a verb ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-
-@pytest.fixture
-def bottlekit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A function that runs `bottlekit` with the words given."""
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["bottlekit", *(str(word) for word in words)])
-        code = common.run(app)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engines of the tiny fleet for the CPU."""
-    from bottlekit.build.build import build_bundle
-    from bottlekit.device.bundle import fleet_from_path
-    from bottlekit.targets.loader import target_from_name
-
-    folder = tmp_path_factory.mktemp("engines")
-    for bundle in fleet_from_path(str(FLEET)):
-        build_bundle(bundle, target_from_name("cpu"), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-from bottlekit.cli import common
 from bottlekit.cli.bench_remote import measured_there
-from bottlekit.cli.main import app
 from bottlekit.device.bench import Effort
 from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.power_options import PowerOptions
@@ -23,41 +21,6 @@ from bottlekit.device.power_options import PowerOptions
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 SHORT = ("--samples", "5", "--seconds", "5", "--warm-up", "0.02", "--threads", "1", "--quiet")
 LINK = ("--phase", "transmit", "--phase", "wait")
-
-
-class Ran:
-    """How a verb ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-
-@pytest.fixture
-def bottlekit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A function that runs `bottlekit` with the words given."""
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["bottlekit", *(str(word) for word in words)])
-        code = common.run(app)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The engines of the tiny fleet for the CPU."""
-    from bottlekit.build.build import build_bundle
-    from bottlekit.device.bundle import fleet_from_path
-    from bottlekit.targets.loader import target_from_name
-
-    folder = tmp_path_factory.mktemp("engines")
-    for bundle in fleet_from_path(str(FLEET)):
-        build_bundle(bundle, target_from_name("cpu"), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +36,15 @@ def server() -> Iterator[str]:
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        assert line, process.communicate(timeout=20)[1]
+        assert line, process.communicate(timeout=60)[1]
         announced = json.loads(line)
         yield f"{announced['host']}:{announced['port']}"
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         finally:
             process.kill()
-
-
-def refused(ran: Ran, code: int) -> str:
-    """The one line that a refused verb left."""
-    assert ran.code == code, ran.err
-    assert (ran.out, ran.err.count("\n")) == ("", 1)
-    return ran.err
 
 
 def test_sending_and_waiting_stand_beside_the_other_phases_and_no_plan_looks_at_them(
@@ -124,7 +80,7 @@ def test_a_server_without_every_bundle_is_refused_before_anything_is_measured(
     bottlekit: Any, engines: Path, server: str, tmp_path: Path
 ) -> None:
     words = ("--engines", engines, "-o", tmp_path / "p.json", "--server", server, *SHORT, *LINK)
-    line = refused(bottlekit("bench", FLEET, *words), code=1)
+    line = bottlekit("bench", FLEET, *words).refused(code=1)
     assert f"{server} does not serve tiny-rb2" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -136,7 +92,7 @@ def test_no_server_there_is_told_with_the_command_that_starts_one(
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     words = ("--engines", engines, "-o", tmp_path / "p.json", "--server", f"127.0.0.1:{port}", *SHORT)
-    line = refused(bottlekit("bench", FLEET / "rb1", *words), code=1)
+    line = bottlekit("bench", FLEET / "rb1", *words).refused(code=1)
     assert f"no server answers at 127.0.0.1:{port}" in line
     assert "bottlekit serve" in line
 
@@ -174,4 +130,4 @@ def test_wrong_uses_are_refused_by_option(
     bottlekit: Any, engines: Path, tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
     ran = bottlekit("bench", FLEET / "rb1", "--engines", engines, "-o", tmp_path / "p.json", *SHORT, *words)
-    assert message in refused(ran, code=2)
+    assert message in ran.refused(code=2)

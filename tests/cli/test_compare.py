@@ -9,33 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bottlekit.cli import common
-from bottlekit.cli.main import app
 from bottlekit.device.files import sha256_of_file
 
 PROFILE = Path(__file__).parents[1] / "data" / "profile.json"
 
 
-class Ran:
-    """How a verb ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code = code
-        self.out = out
-        self.err = err
-
-
 @pytest.fixture
-def bottlekit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def bottlekit(bottlekit: Any) -> Any:
     """A function that runs `bottlekit` with the words of a line."""
-
-    def run(line: str) -> Ran:
-        monkeypatch.setattr("sys.argv", ["bottlekit", *shlex.split(line)])
-        code = common.run(app)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+    return lambda line: bottlekit(*shlex.split(line))
 
 
 @pytest.fixture

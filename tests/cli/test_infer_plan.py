@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,24 +22,11 @@ from bottlekit.device.segments.route import Route, Step
 from bottlekit.device.segments.source import Span
 from bottlekit.device.segments.traveller import Traveller
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from residual_classifier import write_residual_classifier
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
-
-
-def bottlekit(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "bottlekit", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=ENVIRONMENT,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
+from typed import ENVIRONMENT, typed
 
 
 @pytest.fixture
@@ -61,7 +47,7 @@ def server(classifier: Path, *options: object) -> Iterator[tuple[str, subprocess
             yield f"{announced['host']}:{announced['port']}", process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) in (0, -signal.SIGKILL)
+            assert process.wait(60) in (0, -signal.SIGKILL)
 
 
 def steps(count: int) -> list[tuple[str, int, int]]:
@@ -121,8 +107,8 @@ def test_a_schedule_of_four_switches_is_the_whole_network(classifier: Path, sche
     logits = expected(classifier, photo)
     with server(classifier) as (address, _):
         words = ("infer", classifier, photo, "--plan", schedule, "--server", address, "--exact", "--top", 99)
-        report = json.loads(bottlekit(*words, "--json").stdout)
-        shown = bottlekit(*words).stdout
+        report = json.loads(typed(*words, "--json").stdout)
+        shown = typed(*words).stdout
     image = report["images"][0]
     assert image["lost"] is None
     assert [step["machine"] for step in image["steps"]] == ["mobile", "cloud", "mobile", "cloud", "mobile"]
@@ -170,23 +156,23 @@ def test_without_a_server_there_is_one_clear_line(classifier: Path, schedule: Pa
         (("--server", "127.0.0.1:1", "--timeout", "0"), 2, "--timeout must be more than 0"),
         (("--server", "127.0.0.1:1", "--top", "0"), 2, "--top must be at least 1"),
     ):
-        err = bottlekit("infer", classifier, photo, "--plan", schedule, *words, code=code).stderr
+        err = typed("infer", classifier, photo, "--plan", schedule, *words, code=code).stderr
         assert line in err
         assert err.count("\n") == 1
-    assert "give --plan" in bottlekit("infer", classifier, photo, "--local", "--exact", code=2).stderr
+    assert "give --plan" in typed("infer", classifier, photo, "--local", "--exact", code=2).stderr
 
 
 def test_a_bundle_brings_its_names_and_its_preprocessing(photo: Path, tmp_path: Path) -> None:
     bundle = Path(__file__).parents[1] / "data/tiny_fleet/rb1"
     layers, plan = tmp_path / "layers.json", tmp_path / "plan.json"
-    bottlekit("profile-layers", bundle, "--samples", "5", "--threads", "1", "-o", layers)
+    typed("profile-layers", bundle, "--samples", "5", "--threads", "1", "-o", layers)
     planning = ("--switches", "--link", "wifi", "--uplink-mbps", "1e6", "--downlink-mbps", "1e6", "--planner")
-    bottlekit("plan", layers, *planning, "cloud-only", "-o", plan)
-    local = json.loads(bottlekit("infer", bundle, photo, "--mobile-only", "--json").stdout)["images"][0]
+    typed("plan", layers, *planning, "cloud-only", "-o", plan)
+    local = json.loads(typed("infer", bundle, photo, "--mobile-only", "--json").stdout)["images"][0]
     with server(bundle) as (address, _):
         words = ("infer", bundle, photo, "--plan", plan, "--server", address)
-        image = json.loads(bottlekit(*words, "--json").stdout)["images"][0]
-        assert f": {local['class']}\n" in bottlekit(*words).stdout
+        image = json.loads(typed(*words, "--json").stdout)["images"][0]
+        assert f": {local['class']}\n" in typed(*words).stdout
     assert image["steps"][0]["machine"] == "cloud"
     assert [one["class"] for one in image["top"]] == [one["class"] for one in local["top"]]
     np.testing.assert_allclose(
@@ -196,7 +182,7 @@ def test_a_bundle_brings_its_names_and_its_preprocessing(photo: Path, tmp_path: 
 
 def test_another_classifier_is_refused(classifier: Path, schedule: Path, photo: Path, tmp_path: Path) -> None:
     other = write_residual_classifier(tmp_path / "other.onnx", seed=2)
-    err = bottlekit("infer", other, photo, "--plan", schedule, "--server", "127.0.0.1:1", code=1).stderr
+    err = typed("infer", other, photo, "--plan", schedule, "--server", "127.0.0.1:1", code=1).stderr
     assert "is for another network" in err
 
 
@@ -209,16 +195,16 @@ def test_another_classifier_is_refused(classifier: Path, schedule: Path, photo: 
     ],
 )
 def test_a_server_that_should_not_start_says_why(classifier: Path, words: tuple[str, ...], line: str) -> None:
-    assert line in bottlekit("serve-layers", classifier, "--port", "0", *words, code=2).stderr
+    assert line in typed("serve-layers", classifier, "--port", "0", *words, code=2).stderr
 
 
 def test_tls_from_end_to_end(classifier: Path, schedule: Path, photo: Path, tmp_path: Path) -> None:
     pki = tmp_path / "pki"
-    bottlekit("certs", "init", pki)
-    bottlekit("certs", "server", pki, "lab", "--host", "127.0.0.1")
-    bottlekit("certs", "device", pki, "tx2-01")
+    typed("certs", "init", pki)
+    typed("certs", "server", pki, "lab", "--host", "127.0.0.1")
+    typed("certs", "device", pki, "tx2-01")
     with server(classifier, "--tls", pki / "servers/lab") as (address, _):
         words = ("infer", classifier, photo, "--plan", schedule, "--server", address)
-        report = json.loads(bottlekit(*words, "--tls", pki / "devices/tx2-01", "--json").stdout)
+        report = json.loads(typed(*words, "--tls", pki / "devices/tx2-01", "--json").stdout)
         assert report["images"][0]["lost"] is None
-        assert "closed the connection" in bottlekit(*words, code=1).stderr
+        assert "closed the connection" in typed(*words, code=1).stderr

@@ -1,37 +1,11 @@
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from bottlekit.cli import common
-from bottlekit.cli.main import app
-
 FLEET = Path(__file__).parents[1] / "data/tiny_fleet"
 PROFILE = Path(__file__).parents[1] / "data/profile.json"
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def bottlekit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A function that runs `bottlekit` with the words given."""
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["bottlekit", *(str(word) for word in words)])
-        code = common.run(app)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

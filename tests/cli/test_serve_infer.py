@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,30 +25,18 @@ from bottlekit.device.errors import WireError
 from bottlekit.device.images import image_from_file, input_from_image, jpeg_from_image
 from bottlekit.device.pipeline import local_split_from_bundle
 
+sys.path.insert(0, str(Path(__file__).parent))
+from typed import ENVIRONMENT, typed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FLEET = Path(__file__).parent.parent / "data" / "tiny_fleet"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
-
-
-def bottlekit(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end and check its exit code; it must never show a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "bottlekit", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=ENVIRONMENT,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def error_line(*arguments: object, code: int) -> str:
     """The one line of an error."""
-    done = bottlekit(*arguments, code=code)
+    done = typed(*arguments, code=code)
     lines = [line for line in done.stderr.splitlines() if line.startswith("bottlekit: ")]
     assert len(lines) == 1, done.stderr
     return lines[0]
@@ -86,12 +73,12 @@ def server(*options: object, fleet: Path = FLEET) -> Iterator[tuple[dict[str, An
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        assert line, process.communicate(timeout=20)[1]
+        assert line, process.communicate(timeout=60)[1]
         yield json.loads(line), process
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
         finally:
             process.kill()
 
@@ -142,14 +129,14 @@ def test_remote_equals_local_in_separate_processes(running: dict[str, Any], pict
             expected = local.infer(input_from_image(pixels, bundle.preprocessing)[None])
             assert client.infer_image(pixels).logits.tobytes() == expected.logits.tobytes()
             for where in (["--server", address(running)], ["--local"]):
-                done = bottlekit("infer", FLEET, path, "--split", split, "--json", *where)
+                done = typed("infer", FLEET, path, "--split", split, "--json", *where)
                 logits = {one["index"]: one["logit"] for one in json.loads(done.stdout)["images"][0]["top"]}
                 assert [logits[index] for index in range(5)] == expected.logits.tolist()
 
 
 def test_image_files_in_class_names_out(running: dict[str, Any], pictures: Path) -> None:
-    remote = json.loads(bottlekit("infer", FLEET, pictures, "--server", address(running), "--json").stdout)
-    local = json.loads(bottlekit("infer", FLEET, pictures, "--local", "--json").stdout)
+    remote = json.loads(typed("infer", FLEET, pictures, "--server", address(running), "--json").stdout)
+    local = json.loads(typed("infer", FLEET, pictures, "--local", "--json").stdout)
     assert remote["setup"] == "collaborative"
     assert local["setup"] == "local"
     assert remote["server"] == address(running)
@@ -172,29 +159,29 @@ def test_image_files_in_class_names_out(running: dict[str, Any], pictures: Path)
 def test_the_setups_and_splits_are_told_apart(running: dict[str, Any], pictures: Path) -> None:
     image = pictures / "a.jpg"
     cloud = json.loads(
-        bottlekit("infer", FLEET, image, "--cloud-only", "--server", address(running), "--json", "--top", 2).stdout
+        typed("infer", FLEET, image, "--cloud-only", "--server", address(running), "--json", "--top", 2).stdout
     )
-    mobile = json.loads(bottlekit("infer", FLEET, image, "--mobile-only", "--json", "--top", 2).stdout)
+    mobile = json.loads(typed("infer", FLEET, image, "--mobile-only", "--json", "--top", 2).stdout)
     assert (cloud["setup"], mobile["setup"]) == ("cloud-only", "mobile-only")
     assert cloud["images"][0]["top"] == mobile["images"][0]["top"]
     assert len(cloud["images"][0]["top"]) == 2
     assert cloud["images"][0]["payload_bytes"] == image.stat().st_size
     assert set(cloud["images"][0]["times_ms"]) == {"round_trip", "queue", "decode", "baseline"}
     assert set(mobile["images"][0]["times_ms"]) == {"baseline"}
-    full = json.loads(bottlekit("infer", FLEET, image, "--mobile-only", "--json", "--split", "rb2").stdout)
+    full = json.loads(typed("infer", FLEET, image, "--mobile-only", "--json", "--split", "rb2").stdout)
     assert set(full["images"][0]["times_ms"]) == {"full"}
     assert full["bundle"]["split"] == "rb2"
 
 
 def test_a_png_goes_to_the_cloud_as_jpeg(running: dict[str, Any], pictures: Path) -> None:
     image = pictures / "b.png"
-    done = bottlekit("infer", FLEET, image, "--cloud-only", "--server", address(running), "--json")
+    done = typed("infer", FLEET, image, "--cloud-only", "--server", address(running), "--json")
     sent = json.loads(done.stdout)["images"][0]["payload_bytes"]
     assert sent == len(jpeg_from_image(image_from_file(str(image)), 90)) != image.stat().st_size
 
 
 def test_people_read_the_class_the_time_and_the_bytes(running: dict[str, Any], pictures: Path) -> None:
-    done = bottlekit("infer", FLEET, pictures / "a.jpg", "--server", address(running), "--split", "rb1")
+    done = typed("infer", FLEET, pictures / "a.jpg", "--server", address(running), "--split", "rb1")
     first, *rest = done.stdout.splitlines()
     assert first.startswith(f"{pictures / 'a.jpg'}: ")
     assert first.split(": ")[1] in fleet_from_path(str(FLEET))[0].classes
@@ -205,14 +192,14 @@ def test_people_read_the_class_the_time_and_the_bytes(running: dict[str, Any], p
 
 
 def test_quiet_leaves_out_the_advice(pictures: Path) -> None:
-    loud = bottlekit("infer", FLEET, pictures / "a.jpg", "--local")
+    loud = typed("infer", FLEET, pictures / "a.jpg", "--local")
     assert "choose with --split" in loud.stderr
-    assert bottlekit("infer", FLEET, pictures / "a.jpg", "--local", "--quiet").stderr == ""
+    assert typed("infer", FLEET, pictures / "a.jpg", "--local", "--quiet").stderr == ""
 
 
 def test_a_single_bundle_is_a_fleet(pictures: Path) -> None:
     with server(fleet=FLEET / "rb2") as (announced, _):
-        done = bottlekit("infer", FLEET, pictures / "a.jpg", "--split", "rb2", "--server", address(announced))
+        done = typed("infer", FLEET, pictures / "a.jpg", "--split", "rb2", "--server", address(announced))
         assert "a.jpg: " in done.stdout
         line = error_line("infer", FLEET, pictures / "a.jpg", "--server", address(announced), code=1)
         assert "does not serve tiny-rb1" in line
@@ -227,16 +214,15 @@ def test_a_server_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
     bundle = fleet_from_path(str(FLEET))[0]
     with server() as (announced, process), SplitClient(bundle, announced["host"], announced["port"]) as client:
         client.ping()
-        started = time.monotonic()
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
-        assert time.monotonic() - started < 10
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert out == ""
         assert err.splitlines() == [
             f"listening on {address(announced)}, serving tiny-rb1, tiny-rb2",
             "stopped",
         ]
+        client._timeout_s = 1.0  # it goes on looking for so long
         with pytest.raises(WireError):
             client.ping()
 
@@ -248,7 +234,7 @@ import time
 from bottlekit.device import bundle, server, service
 def hang(self, part, number, payloads):
     print("hangs", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 service.TailService.run = hang
 with server.server_from_fleet(bundle.fleet_from_path({str(FLEET)!r}), port=0) as server:
     print(server.address[1], flush=True)
@@ -258,28 +244,30 @@ with server.server_from_fleet(bundle.fleet_from_path({str(FLEET)!r}), port=0) as
     assert process.stdout is not None
     try:
         port = int(process.stdout.readline())
-        client = SplitClient(bundle, "127.0.0.1", port, timeout_s=1)
-        with client, pytest.raises(WireError, match="did not answer infer"):
-            client.infer_input(np.ones((1, 3, 8, 8), np.float32))
+        with SplitClient(bundle, "127.0.0.1", port, timeout_s=60) as client:
+            client._timeout_s = 1.0  # for the answer; not for the hello, which a busy machine may give later
+            with pytest.raises(WireError, match="did not answer infer"):
+                client.infer_input(np.ones((1, 3, 8, 8), np.float32))
         assert process.stdout.readline() == "hangs\n"
         process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         process.terminate()
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_a_server_killed_between_requests_is_one_error_line_for_the_client(pictures: Path) -> None:
     bundle = fleet_from_path(str(FLEET))[0]
     image = np.zeros((1, 3, 8, 8), np.float32)
     with server() as (announced, process):
-        with SplitClient(bundle, announced["host"], announced["port"], timeout_s=2) as client:
+        with SplitClient(bundle, announced["host"], announced["port"], timeout_s=60) as client:
             client.infer_input(image)
             process.kill()
-            process.wait(20)
+            process.wait(60)
+            client._timeout_s = 1.0  # it goes on looking for so long
             with pytest.raises(WireError, match=f"no server answers at {address(announced)}"):
                 client.infer_input(image)
         line = error_line("infer", FLEET, pictures / "a.jpg", "--server", address(announced), code=1)
@@ -302,7 +290,7 @@ def test_a_server_stopped_during_a_request_runs_into_the_timeout(pictures: Path)
 def test_a_server_survives_a_client_that_is_killed(running: dict[str, Any], pictures: Path) -> None:
     with socket.create_connection((running["host"], running["port"])) as connection:
         connection.sendall(b"\0\0\0\x20\x82\x21")
-    bottlekit("infer", FLEET, pictures / "a.jpg", "--server", address(running))
+    typed("infer", FLEET, pictures / "a.jpg", "--server", address(running))
 
 
 # ---- what is asked wrongly

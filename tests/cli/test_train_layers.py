@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -15,7 +14,9 @@ from typing import Any
 
 import pytest
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
+sys.path.insert(0, str(Path(__file__).parent))
+from typed import ENVIRONMENT, typed
+
 RECIPE = """
 [backbone]
 optimizer = "sgd"
@@ -23,19 +24,6 @@ epochs = 1
 batch_size = 64
 learning_rate = 0.05
 """
-
-
-def bottlekit(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "bottlekit", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=ENVIRONMENT,
-    )
-    assert done.returncode == code, done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @contextlib.contextmanager
@@ -126,7 +114,7 @@ def test_twenty_two_steps_with_a_server_that_is_killed_are_local_training(tmp_pa
     recipe.write_text(RECIPE, encoding="utf-8")
     options = ("--recipe", recipe, "--seed", "3")
     here, both = tmp_path / "here.safetensors", tmp_path / "both.safetensors"
-    bottlekit("train", "--backbone", "cifar_resnet8", "--input-size", "32", *options, "-o", here)
+    typed("train", "--backbone", "cifar_resnet8", "--input-size", "32", *options, "-o", here)
     plan = schedule(tmp_path / "plan.json")
     with server() as (port, first), server() as (other_port, _):
 
@@ -137,7 +125,7 @@ def test_twenty_two_steps_with_a_server_that_is_killed_are_local_training(tmp_pa
 
         relay = Relay(port, 50_000_000, kill)
         with contextlib.closing(relay):
-            done = bottlekit("train-layers", plan, "--server", relay.address, *options, "-o", both)
+            done = typed("train-layers", plan, "--server", relay.address, *options, "-o", both)
     assert relay.passed > 100_000_000
     assert "the step is done again" in done.stderr
     one, other = load_file(here), load_file(both)
@@ -153,11 +141,11 @@ def test_without_a_server_there_is_one_clear_line(tmp_path: Path) -> None:
         (("--server", "nowhere"), 2, "--server must be HOST:PORT"),
         (("--server", "127.0.0.1:1", "--patience", "-1"), 2, "--patience must be more than 0"),
     ):
-        err = bottlekit("train-layers", plan, "-o", out, *words, code=code).stderr
+        err = typed("train-layers", plan, "-o", out, *words, code=code).stderr
         assert line in err
         assert not out.exists()
-    assert "takes either" in bottlekit("serve-layers", code=2).stderr
-    assert "takes either" in bottlekit("serve-layers", "x.onnx", "--training", code=2).stderr
+    assert "takes either" in typed("serve-layers", code=2).stderr
+    assert "takes either" in typed("serve-layers", "x.onnx", "--training", code=2).stderr
 
 
 def test_a_training_schedule_from_a_profile_of_steps(tmp_path: Path) -> None:
@@ -165,7 +153,7 @@ def test_a_training_schedule_from_a_profile_of_steps(tmp_path: Path) -> None:
 
     layers, plan = tmp_path / "layers.json", tmp_path / "plan.json"
     network = ("--backbone", "cifar_resnet8", "--input-size", "32", "--batch-size", "4", "--threads", "1")
-    bottlekit("profile-layers", *network, "--samples", "5", "-o", layers)
+    typed("profile-layers", *network, "--samples", "5", "-o", layers)
     profile = json.loads(layers.read_text(encoding="utf-8"))
     assert len(profile["groups"]) == 10
     assert all(group["backward_summary"]["p50_ms"] > 0 for group in profile["groups"])
@@ -182,7 +170,7 @@ def test_a_training_schedule_from_a_profile_of_steps(tmp_path: Path) -> None:
         "--device-load",
         "90",
     )
-    bottlekit(*words, "-o", plan)
+    typed(*words, "-o", plan)
     schedule = json.loads(plan.read_text(encoding="utf-8"))
     assert len(schedule["layers"]) == 8
     # The other machine is ninety times as fast.
@@ -197,4 +185,4 @@ def test_a_training_schedule_from_a_profile_of_steps(tmp_path: Path) -> None:
         ("--batch-size must be at least 2", ("--batch-size", "1")),
         ("module of", ("--cuts", "nowhere")),
     ):
-        assert line in bottlekit("profile-layers", *network, *more, "-o", layers, code=2).stderr
+        assert line in typed("profile-layers", *network, *more, "-o", layers, code=2).stderr
