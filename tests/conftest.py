@@ -4,6 +4,7 @@ needs torch is imported where it is used."""
 import os
 import shutil
 import signal
+import tempfile
 
 import hypothesis
 import pytest
@@ -19,8 +20,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+# Builds on one machine take turns, by a file in the temporary folder: tests side by side are machines apart.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    tempfile.tempdir = os.environ["TMPDIR"] = os.path.join(
+        tempfile.gettempdir(), "bottlekit-tests-{}-{}".format(os.getuid(), os.environ["PYTEST_XDIST_WORKER"])
+    )
+    os.makedirs(tempfile.tempdir, exist_ok=True)
+
+
 # What takes minutes begins first, so that no worker is left with it when the others are done.
-LONGEST_FIRST = ("test_docs.py", "test_demo.py", "test_python36.py", "test_backbones.py", "test_codec_layer_graph.py")
+LONGEST_FIRST = (
+    "test_docs.py",
+    "test_demo.py",
+    "test_python36.py",
+    "test_backbones.py",
+    "test_codec_layer_graph.py",
+)
 
 
 def pytest_collection_modifyitems(items):
