@@ -23,6 +23,7 @@ from .wire.refusals import foreign_words, refused_from_error
 
 # Longer messages are taken apart in a thread: without Thrift's C code a hostile one takes long.
 _SHORT_BYTES = 1 << 14
+_NUMBERS = range(-(1 << 31), 1 << 31)
 
 
 class House:
@@ -144,6 +145,8 @@ class Conversation:
 
         protocol = compact_protocol(TMemoryBuffer(frame), len(frame), REQUEST_CONTAINER_LENGTH)
         method, _, number = protocol.readMessageBegin()
+        if number not in _NUMBERS:  # Thrift reads longer ones, and writes them as others
+            raise WireError("a message with a number of more than 32 bits")
         if method not in self._calls:  # what it would have been called with is not even looked at
             return _Message(method, number, None)
         arguments = getattr(self._rpc.service, method + "_args")()

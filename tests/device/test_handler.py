@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bottlekit.device.access import Access
 from bottlekit.device.bundle import fleet_from_path
+from bottlekit.device.errors import WireError
 from bottlekit.device.handler import Conversation, House
 from bottlekit.device.journal import Journal
 from bottlekit.device.lanes import Lanes
@@ -87,6 +88,16 @@ def check(house, talk, frame):
 def test_any_bytes(house, data, greeted):
     talk = conversation(house, greeted)
     check(house, talk, data)
+    talk.end()
+
+
+def test_a_number_that_could_not_be_answered_with_is_none(house):
+    """Thrift reads ten bytes of a number, and would write another one in the answer."""
+    good = message("ping", 1, b"")
+    assert good[2:3] == b"\x01"
+    talk = conversation(house)
+    with pytest.raises(WireError, match="more than 32 bits"):
+        say(house, talk, good[:2] + b"\xff\xff\xff\xff\xff\x7f" + good[3:])
     talk.end()
 
 
