@@ -1,4 +1,4 @@
-"""`python benchmarks/links table`, and the process that it starts, `pacer`."""
+"""`python benchmarks/links table`, `trace`, and the processes that they start: `pacer`, `device`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-VERBS = ("table", "pacer")
+VERBS = ("table", "trace", "pacer", "device")
 
 
 def run() -> None:

@@ -128,6 +128,9 @@ def process(words: list[str], stdin: int | IO[Any] | None = None) -> Iterator[su
                 started.kill()
                 started.wait()
             started.stdout.close()
+            if started.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    started.stdin.close()
 
 
 def _existing() -> list[str]:

@@ -6,8 +6,8 @@ All connections share the two directions, as they share a radio. It counts bytes
 
     python benchmarks/links pacer --to 127.0.0.1:9090 --up-mbps 5.85 --down-mbps 13.76
 
-prints the port it listens on. Rates that change are steps, as JSON: --up '[[0, 5.85], [10, 0], [15, 5.85]]', in
-seconds from --begin-s on the monotonic clock.
+prints the port it listens on. Lines on its standard input change the rates from then on: JSON objects with `up` and
+`down`, steps [[s, Mbit/s], ...] on the monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import contextlib
 import json
 import queue
 import socket
+import sys
 import threading
 import time
 
@@ -40,6 +41,10 @@ class Pacer:
         self.address: tuple[str, int] = self._listening.getsockname()
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def change(self, up: Rate, down: Rate) -> None:
+        """Other rates for what comes from now on."""
+        self._up.line.rate, self._down.line.rate = up, down
+
     def _accept(self) -> None:
         while True:
             client, _ = self._listening.accept()
@@ -62,7 +67,7 @@ class _Direction:
     """One queue for all connections."""
 
     def __init__(self, rate: Rate) -> None:
-        self._line = SerialLine(rate)
+        self.line = SerialLine(rate)
         self._queue: queue.SimpleQueue[tuple[float, bytes, socket.socket]] = queue.SimpleQueue()
         threading.Thread(target=self._send, daemon=True).start()
 
@@ -78,7 +83,7 @@ class _Direction:
             came_s, piece, sink = self._queue.get()
             # Sleeping too long does not make the link slower: the next piece is due from when this one should
             # have gone.
-            due_s = self._line.due_s(came_s, len(piece))
+            due_s = self.line.due_s(came_s, len(piece))
             time.sleep(max(0.0, due_s - time.monotonic()))
             with contextlib.suppress(OSError):  # the other end has gone; its own side is told when it reads
                 if piece:
@@ -91,15 +96,13 @@ def main(words: list[str]) -> None:
     """Run until it is killed."""
     parser = argparse.ArgumentParser(prog="benchmarks/links pacer", description=__doc__)
     parser.add_argument("--to", required=True, metavar="HOST:PORT", help="the server")
-    for way in ("up", "down"):
-        parser.add_argument(f"--{way}-mbps", type=float, help="a rate that does not change")
-        parser.add_argument(f"--{way}", type=json.loads, metavar="JSON", help="[[s, Mbit/s], ...]")
-    parser.add_argument("--begin-s", type=float, default=0.0, help="when the steps begin, on the monotonic clock")
+    parser.add_argument("--up-mbps", type=float, required=True)
+    parser.add_argument("--down-mbps", type=float, required=True)
     options = parser.parse_args(words)
     host, _, port = options.to.rpartition(":")
-    rates = []
-    for way in ("up", "down"):
-        steps = getattr(options, way) or [[0.0, getattr(options, f"{way}_mbps")]]
-        rates.append(Rate([(options.begin_s + begin_s, mbps) for begin_s, mbps in steps]))
-    print(json.dumps({"port": Pacer((host, int(port)), rates[0], rates[1]).address[1]}), flush=True)
+    pacer = Pacer((host, int(port)), Rate([(0.0, options.up_mbps)]), Rate([(0.0, options.down_mbps)]))
+    print(json.dumps({"port": pacer.address[1]}), flush=True)
+    for line in sys.stdin:
+        told = json.loads(line)
+        pacer.change(Rate(told["up"]), Rate(told["down"]))
     threading.Event().wait()

@@ -53,12 +53,12 @@ class SerialLine:
     """One direction of a link: pieces go one after the other, each for as long as its bits take."""
 
     def __init__(self, rate: Rate) -> None:
-        self._rate = rate
+        self.rate = rate
         self._free_s = -math.inf
 
     def due_s(self, came_s: float, size_bytes: int) -> float:
         """When the last bit of a piece arrives that came then; pieces are told in their order."""
-        self._free_s = self._rate.done_s(max(self._free_s, came_s), size_bytes)
+        self._free_s = self.rate.done_s(max(self._free_s, came_s), size_bytes)
         return self._free_s
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,53 +24,58 @@ from bottlekit.specs import BottleneckSpec, CodecSpec
 from bottlekit.targets.loader import target_from_name
 from links.namespaces import Namespaces, OneMachine, process
 
-SIZE = 224
-CLASSES = 100
-BACKBONE = "resnet50"
 PARTS = ("head", "tail", "baseline")
 LINK_NAMES = tuple(LINKS)
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent
 _JPEG_QUALITY = 90
 
 Machines = Namespaces | OneMachine
 
 
-def fleet_in(folder: Path, bottlenecks: Sequence[BottleneckSpec], codec: CodecSpec) -> list[Bundle]:
-    """An untrained ResNet-50 at 224 x 224, cut at each of these: bundles and their engines. What is there is kept.
+class Network(NamedTuple):
+    """A network that nobody trained: random weights take as long as trained ones and send about as many bytes."""
 
-    Random weights take as long as trained ones and send about as many bytes; what they answer means nothing.
-    """
+    backbone: str
+    size: int
+    classes: int
+
+
+def fleet_in(
+    folder: Path, network: Network, bottlenecks: Sequence[BottleneckSpec], codec: CodecSpec
+) -> list[Bundle]:
+    """The network cut at each of these, with an untrained unit: bundles and engines. What is there is kept."""
     from bottlekit.export.bundle_writer import bundle_from_checkpoint
     from bottlekit.export.source import Untrained
 
     bundles = []
     for bottleneck in bottlenecks:
-        path = folder / "fleet" / f"{BACKBONE}-{bottleneck.split}"
+        path = folder / "fleet" / f"{network.backbone}-{bottleneck.split}"
         if path.is_dir():
             bundle = Bundle.load(str(path))
         else:
-            unit = Untrained(bottleneck, codec, BACKBONE, SIZE)
-            bundle = bundle_from_checkpoint(_weights(folder), path, untrained=unit, command="benchmarks/links")
+            unit = Untrained(bottleneck, codec, network.backbone, network.size)
+            weights = _weights(folder, network)
+            bundle = bundle_from_checkpoint(weights, path, untrained=unit, command="benchmarks/links")
         build_bundle(bundle, target_from_name("cpu"), folder / "engines", list(PARTS))
         bundles.append(bundle)
     return bundles
 
 
-def _weights(folder: Path) -> Path:
+def _weights(folder: Path, network: Network) -> Path:
     import torch
 
     from bottlekit.models.backbones import backbone_from_name
 
-    path = folder / f"{BACKBONE}.pt"
+    path = folder / f"{network.backbone}.pt"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        torch.save(backbone_from_name(BACKBONE, CLASSES).state_dict(), path)
+        torch.save(backbone_from_name(network.backbone, network.classes).state_dict(), path)
     return path
 
 
-def photographs_in(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 224 x 224: pieces of the two photographs that come with scikit-learn."""
+def photographs_in(folder: Path, count: int, size: int) -> list[Path]:
+    """JPEG files of size x size: pieces of the two photographs that come with scikit-learn."""
     from sklearn.datasets import load_sample_images
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,8 +84,8 @@ def photographs_in(folder: Path, count: int) -> list[Path]:
     paths = []
     for number in range(count):
         photograph = photographs[number % len(photographs)]
-        top, left = (int(random.integers(0, extent - SIZE)) for extent in photograph.shape[:2])
-        piece = np.ascontiguousarray(photograph[top : top + SIZE, left : left + SIZE])
+        top, left = (int(random.integers(0, extent - size)) for extent in photograph.shape[:2])
+        piece = np.ascontiguousarray(photograph[top : top + size, left : left + size])
         paths.append(folder / f"{number:03}.jpg")
         paths[-1].write_bytes(jpeg_from_image(piece, _JPEG_QUALITY))
     return paths
@@ -121,17 +126,13 @@ def serving(
 
 @contextlib.contextmanager
 def pacing(
-    machines: Machines,
-    server: tuple[str, int],
-    up: Sequence[tuple[float, float]],
-    down: Sequence[tuple[float, float]],
-    begin_s: float = 0.0,
-) -> Iterator[tuple[str, int]]:
-    """The pacer beside the device; yields the address to ask in the server's place."""
-    words = [sys.executable, str(_HERE), "pacer", "--to", "{}:{}".format(*server), "--begin-s", repr(begin_s)]
-    words += ["--up", json.dumps(list(up)), "--down", json.dumps(list(down))]
-    with process(machines.command("device", words)) as relay:
-        yield "127.0.0.1", _first_line(relay, "the pacer")["port"]
+    machines: Machines, server: tuple[str, int], up_mbps: float, down_mbps: float
+) -> Iterator[tuple[tuple[str, int], subprocess.Popen[str]]]:
+    """The pacer beside the device: the address to ask in the server's place, and its process."""
+    words = [sys.executable, str(HERE), "pacer", "--to", "{}:{}".format(*server)]
+    words += ["--up-mbps", repr(up_mbps), "--down-mbps", repr(down_mbps)]
+    with process(machines.command("device", words), stdin=subprocess.PIPE) as relay:
+        yield ("127.0.0.1", _first_line(relay, "the pacer")["port"]), relay
 
 
 def _first_line(started: subprocess.Popen[str], what: str) -> dict[str, Any]:

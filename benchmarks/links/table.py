@@ -32,9 +32,10 @@ from bottlekit.specs import BottleneckSpec, CodecSpec
 from links.namespaces import Namespaces, OneMachine, ended_by_signals, why_no_namespaces
 from links.page import write_table
 from links.shaping import tbf_for
-from links.stage import LINK_NAMES, Machines, fleet_in, pacing, photographs_in, profile_of, serving
+from links.stage import LINK_NAMES, Machines, Network, fleet_in, pacing, photographs_in, profile_of, serving
 
 CLAIM = "on each link the measured collaborative latency is within 10 % of bytes / rate + compute"
+NETWORK = Network("resnet50", 224, 100)
 BOTTLENECK = BottleneckSpec("bottlenet", "rb1", 1)
 SETUPS = ("mobile-only", "cloud-only", "collaborative")
 # Images at the beginning of each process that are not counted.
@@ -161,7 +162,7 @@ def linked(
         machines.shape("server", down)
         yield server, lambda there, back: up.transfer_ms(there) + down.transfer_ms(back)
         return
-    with pacing(machines, server, [(0.0, spec.uplink_mbps)], [(0.0, spec.downlink_mbps)]) as address:
+    with pacing(machines, server, spec.uplink_mbps, spec.downlink_mbps) as (address, _):
         yield (
             address,
             lambda there, back: transfer_ms(there, spec.uplink_mbps) + transfer_ms(back, spec.downlink_mbps),
@@ -184,8 +185,8 @@ def measure(
     machines: Machines, ways: Sequence[str], folder: Path, images: int, rounds: int, threads: int | None
 ) -> dict[str, Any]:
     """Every setup on every link, in turns, and the phases alone before and after."""
-    bundle = fleet_in(folder, [BOTTLENECK], CodecSpec("jpeg"))[0]
-    photographs = photographs_in(folder / "photographs", images + WARM_UP)
+    bundle = fleet_in(folder, NETWORK, [BOTTLENECK], CodecSpec("jpeg"))[0]
+    photographs = photographs_in(folder / "photographs", images + WARM_UP, NETWORK.size)
     taken: dict[tuple[str, str, str], list[tuple[Sample, float]]] = {}
     models: dict[tuple[str, str], Transfer] = {}
     computes: list[Compute] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import math
 import socket
@@ -123,6 +124,66 @@ def test_the_table_stands_beside_the_papers() -> None:
     assert text == "a\n<!-- table: begin -->\n\nnew\n\n<!-- table: end -->\nb\n"
     with pytest.raises(ValueError, match="marks"):
         page.with_table("a page", ["new"])
+
+
+def answer(at_s: float, latency_ms: float, split: str | None, lost: bool = False) -> dict[str, Any]:
+    return {"at_s": at_s, "latency_ms": latency_ms, "split": split, "lost": "gone" if lost else None}
+
+
+def test_the_oracle_takes_the_best_of_every_stretch() -> None:
+    verdict = module("verdict")
+    fixed = {
+        "rb1": [answer(0.5, 10.0, "rb1"), answer(1.5, 9000.0, "rb1")],  # waited through the third stretch
+        "mobile-only": [answer(at_s, 50.0, "mobile-only") for at_s in (0.0, 0.9, 1.0, 2.5)],
+    }
+    adaptive = [
+        answer(0.1, 11.0, "rb1"),
+        answer(0.2, 11.0, "rb1"),
+        answer(1.2, 70.0, "mobile-only"),
+        answer(2.2, 50.0, "x"),
+    ]
+    assert verdict.oracle_ms(adaptive, fixed, [0.0, 1.0, 2.0]) == (120.0, ["rb1", "mobile-only", "mobile-only"])
+    assert verdict.total_ms(adaptive) == 142.0
+
+
+def test_a_break_is_survived_when_all_is_answered_here_and_the_server_is_used_again() -> None:
+    verdict = module("verdict")
+    breaks = [verdict.Break("outage", 1.0, 3.0), verdict.Break("stall", 6.0, 8.0)]
+    answers = [
+        answer(0.9, 10.0, "rb1"),
+        answer(1.1, 200.0, "mobile-only", lost=True),
+        answer(2.4, 50.0, "mobile-only"),
+        answer(2.9, 150.0, "rb1"),  # asked just before the end, answered after it
+        answer(4.0, 10.0, "rb3"),
+        answer(6.1, 9000.0, "rb1"),
+        answer(8.5, 10.0, "mobile-only"),
+    ]
+    first, second = verdict.through_breaks(answers, breaks)
+    assert (first["images"], first["lost"], first["not_answered_here"], first["longest_ms"]) == (2, 1, 0, 200.0)
+    assert first["back_s"] == 0.0
+    assert (second["images"], second["not_answered_here"], second["back_s"]) == (1, 1, None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_trace_has_each_break_once_and_ends_whole(seed: int) -> None:
+    trace_ = module("trace").trace_from_seed(seed, 90.0, True)
+    assert sorted(one.kind for one in trace_.breaks) == ["cut", "outage", "stall"]
+    assert all(one.end_s < later.begin_s for one, later in itertools.pairwise(trace_.breaks))
+    assert trace_.breaks[-1].end_s + 3.0 < trace_.seconds
+    rate = module("shaping").Rate(trace_.rates)
+    for one in trace_.breaks:
+        assert (rate.at(one.begin_s) == 0.0) == (one.kind == "outage")
+        assert rate.at(one.end_s) > 0.0
+
+
+def test_a_slowed_device_has_networks_and_no_codecs_slowed() -> None:
+    shared = {"summary": {"p50_ms": 2.0}}
+    phases = {"head": {"summary": {"p50_ms": 1.0}}, "encode": {"summary": {"p50_ms": 0.1}}, "baseline": shared}
+    device = module("trace").slowed({"bundles": [{"phases": phases}, {"phases": dict(phases)}]}, 40.0)
+    for entry in device["bundles"]:
+        medians = {name: phase["summary"]["p50_ms"] for name, phase in entry["phases"].items()}
+        assert medians == {"head": 40.0, "encode": 0.1, "baseline": 80.0}
+    assert shared["summary"]["p50_ms"] == 2.0
 
 
 def test_the_pacer_passes_on_every_byte_and_the_end() -> None:
