@@ -7,7 +7,7 @@ Every complaint is one line: which file, which bundle, which value, what it shou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, cast
 
@@ -59,6 +59,16 @@ class ProfiledBundle:
 
 def bundles_from_profile(profile: Mapping[str, Any], where: str = "the profile") -> tuple[ProfiledBundle, ...]:
     """The bundles of a profile in the order of their split points; `where` names the file in a ReportError."""
+    bundles = [
+        _bundle_from_entry(_Reader(entry, f"{where}, bundle {number}"))
+        for number, entry in enumerate(entries_of_profile(profile, where), 1)
+    ]
+    check_names([bundle.name for bundle in bundles], where)
+    return tuple(sorted(bundles, key=lambda bundle: (bundle.split_index, bundle.name)))
+
+
+def entries_of_profile(profile: Mapping[str, Any], where: str) -> list[Any]:
+    """The entries of a profile's bundles, not looked at yet; ReportError for another document, or one without."""
     if profile.get("format") != PROFILE_FORMAT:
         raise ReportError(
             f"{where} is no profile: its format is {profile.get('format')!r}, not {PROFILE_FORMAT!r}; "
@@ -72,16 +82,16 @@ def bundles_from_profile(profile: Mapping[str, Any], where: str = "the profile")
     entries = profile.get("bundles")
     if not isinstance(entries, list) or not entries:
         raise ReportError(f"{where} is a profile without bundles; run `bottlekit bench` again")
-    bundles = [
-        _bundle_from_entry(_Reader(entry, f"{where}, bundle {number}")) for number, entry in enumerate(entries, 1)
-    ]
-    names = [bundle.name for bundle in bundles]
+    return entries
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """ReportError where two bundles of a profile have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ReportError(
             f"{where} has more than one bundle called {', '.join(twice)}; run `bottlekit bench` again"
         )
-    return tuple(sorted(bundles, key=lambda bundle: (bundle.split_index, bundle.name)))
 
 
 class _Reader:

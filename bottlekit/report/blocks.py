@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bottlekit.errors import ReportError
 from bottlekit.report import drawing
 from bottlekit.report.drawing import Picture
-from bottlekit.report.pictures import PHASE_COLOURS, TERM_COLOURS
+from bottlekit.report.pictures import PHASE_COLOURS, TERM_COLOURS, beside, describe_panel, name_setups
 from bottlekit.report.render import number_text
 from bottlekit.report.setups import (
     Key,
@@ -123,13 +123,8 @@ def blocks_picture(profile: Values, plans: Mapping[str, Values], trust: str = ""
                 for name, cell in blocks.items():
                     origins.setdefault(name, set()).add(cell.origin)
                 _bar(axes, order.index(candidate_key(candidate)), blocks)
-            axes.set_title(f"{link_title(plan)}, {plan['link']['uplink_mbps']:g} Mbit/s up")
-            axes.set_xlabel("latency, ms")
-            axes.margins(x=0.4)
-            axes.set_xlim(left=0)
-            drawing.quiet_grid(axes, "x")
-        panels[0].set_yticks(range(len(order)), [candidate_title({"setup": s, "split": p}) for s, p in order])
-        panels[0].invert_yaxis()
+            describe_panel(axes, plan, "latency, ms")
+        name_setups(panels[0], order)
         _legend(figure, origins)
         origin = combined_origin(word for words in origins.values() for word in words)
         svg = drawing.svg_from_figure(figure, "blocks", f"latency of each split, block by block ({origin})")
@@ -146,9 +141,7 @@ def _bar(axes: Axes, row: int, blocks: Blocks) -> None:
         if isinstance(cell.value, (int, float)):
             axes.barh(row, cell.value, left=left, height=0.62, color=COLOURS[name])
             left += cell.value
-    axes.annotate(
-        f"{number_text(left, 'ms')} ms", (left, row), (7, 0), textcoords="offset points", va="center", fontsize=9
-    )
+    beside(axes, left, row, f"{number_text(left, 'ms')} ms")
 
 
 def _legend(figure: Figure, origins: Mapping[str, set[str]]) -> None:

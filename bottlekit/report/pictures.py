@@ -20,6 +20,7 @@ from bottlekit.report.drawing import Picture
 from bottlekit.report.profiles import samples_of_phase
 from bottlekit.report.render import number_text
 from bottlekit.report.setups import (
+    Key,
     Values,
     candidate_key,
     candidate_title,
@@ -79,14 +80,9 @@ def terms_picture(profile: Values, plans: Mapping[str, Values], quantity: str = 
                         origins.setdefault(name, []).append(term_origin(candidate, name, unit))
                         axes.barh(order.index(key), value, left=left, height=0.62, color=_term_colour(name))
                         left += value
-                _beside(axes, left, order.index(key), f"{number_text(left, unit_title)} {unit_title}")
-            axes.set_title(f"{link_title(plan)}, {plan['link']['uplink_mbps']:g} Mbit/s up")
-            axes.set_xlabel(f"{quantity}, {unit_title}")
-            axes.margins(x=0.4)
-            axes.set_xlim(left=0)
-            drawing.quiet_grid(axes, "x")
-        panels[0].set_yticks(range(len(order)), [candidate_title({"setup": s, "split": p}) for s, p in order])
-        panels[0].invert_yaxis()
+                beside(axes, left, order.index(key), f"{number_text(left, unit_title)} {unit_title}")
+            describe_panel(axes, plan, f"{quantity}, {unit_title}")
+        name_setups(panels[0], order)
         _legend_of_terms(figure, origins)
         svg = drawing.svg_from_figure(figure, f"terms-{quantity}", f"{quantity} of each setup per network, stacked")
     whose = "from image to class" if quantity == "latency" else "spent by the device for one inference"
@@ -97,6 +93,23 @@ def terms_picture(profile: Values, plans: Mapping[str, Values], quantity: str = 
     trust = plan_emulation_words(next(iter(plans.values())))
     title = f"{quantity.capitalize()} per setup and network"
     return Picture(title, _with_trust(caption, trust), svg, figure)
+
+
+def describe_panel(axes: Axes, plan: Values, quantity: str) -> None:
+    """The words around the bars of one plan: its network, and what the bars are."""
+    axes.set_title(f"{link_title(plan)}, {plan['link']['uplink_mbps']:g} Mbit/s up")
+    axes.set_xlabel(quantity)
+    axes.margins(x=0.4)
+    axes.set_xlim(left=0)
+    drawing.quiet_grid(axes, "x")
+
+
+def name_setups(axes: Axes, order: Sequence[Key]) -> None:
+    """The setups' names beside their bars, the first on top."""
+    axes.set_yticks(
+        range(len(order)), [candidate_title({"setup": setup, "split": split}) for setup, split in order]
+    )
+    axes.invert_yaxis()
 
 
 def _term_colour(name: str) -> str:
@@ -200,7 +213,7 @@ def bytes_picture(profile: Values) -> Picture:
         axes.set_xscale("log")
         if jpeg:
             axes.plot(jpeg["mean"], 0, "D", color=drawing.VERMILION, markersize=8, label="JPEG file of the input")
-            _beside(axes, jpeg["mean"], 0, f"{number_text(jpeg['mean'], 'B')} B")
+            beside(axes, jpeg["mean"], 0, f"{number_text(jpeg['mean'], 'B')} B")
         for row, entry in enumerate(entries, start=len(names) - len(entries)):
             first = row == len(names) - len(entries)
             payload, framed = entry["payload_bytes"], (entry.get("framed_bytes") or {}).get("request")
@@ -216,7 +229,7 @@ def bytes_picture(profile: Values) -> Picture:
                     markeredgewidth=2, label="with the wire's framing" if first else None,
                 )  # fmt: skip
                 words += f", framed {number_text(framed, 'B')} B"
-            _beside(axes, max(payload["max"], framed or 0), row, words)
+            beside(axes, max(payload["max"], framed or 0), row, words)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.margins(x=0.28)
@@ -274,7 +287,8 @@ def accuracy_picture(profile: Values) -> Picture:
     return Picture("Accuracy against bytes", caption, svg, figure)
 
 
-def _beside(axes: Axes, x: float, y: float, words: str) -> None:
+def beside(axes: Axes, x: float, y: float, words: str) -> None:
+    """Words to the right of a point."""
     axes.annotate(words, (x, y), (9, 0), textcoords="offset points", va="center", fontsize=9)
 
 

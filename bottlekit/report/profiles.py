@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bottlekit.device.bench import FORMAT, VERSION
 from bottlekit.device.fields import Fields
 from bottlekit.device.files import read_json
 from bottlekit.errors import BundleError, ReportError
+from bottlekit.planning.profile import check_names, entries_of_profile
 from bottlekit.report.setups import Values
 from bottlekit.report.table import ORIGINS
 
@@ -53,29 +53,13 @@ def emulated_words(profile: Values) -> str:
 
 
 def _check(profile: dict[str, Any], where: str) -> None:
-    if profile.get("format") != FORMAT:
-        raise ReportError(
-            f"{where} is no profile: its format is {profile.get('format')!r}, not {FORMAT!r}; "
-            "`bottlekit bench` writes one"
-        )
-    if profile.get("version") != VERSION:
-        raise ReportError(
-            f"{where} is a profile of version {profile.get('version')!r}; this bottlekit reads version {VERSION}: "
-            "run `bottlekit bench` again"
-        )
+    entries = entries_of_profile(profile, where)
     fields = Fields(profile, where)
     for name in ("target", "command", "bottlekit"):
         fields.text(name)
     fields.object("environment")
-    entries = fields.any("bundles")
-    if not isinstance(entries, list) or not entries:
-        raise ReportError(f"{where} is a profile without bundles; run `bottlekit bench` again")
     names = [_checked_entry(Fields(entry, where, f"bundles[{i}]")) for i, entry in enumerate(entries)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ReportError(
-            f"{where} has more than one bundle called {', '.join(twice)}; run `bottlekit bench` again"
-        )
+    check_names(names, where)
 
 
 def _checked_entry(entry: Fields) -> str:
