@@ -22,6 +22,7 @@ RESOURCES = ("latency_ms", "energy_mj", "cloud_ms")
 LATENCY, ENERGY, CLOUD_TIME = 0, 1, 2
 
 Vector = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +67,40 @@ class GroupCosts:
     tables: tuple[tuple[Table | None, ...], ...]
     allowed: tuple[npt.NDArray[np.bool_] | None, ...]
 
-    def weighted(self, machine: int, weights: Sequence[float]) -> Table:
-        """(n, n): the weighted sum of the resources, infinity for a group that the machine cannot run."""
-        total: Table | None = None
+    def weighted(self, machine: int, weights: Sequence[float], out: Table, scratch: Table) -> None:
+        """Write to `out` (n, n) the weighted sum of the resources, infinity for a group that cannot run there.
+
+        `scratch` (n, n) is overwritten.
+        """
+        empty = True
         for table, weight in zip(self.tables[machine], weights, strict=True):
             if table is not None and weight:
-                total = table * weight if total is None else np.add(total, table * weight, out=total)
-        count = self.shape[0]
-        result = np.zeros((count, count)) if total is None else total
+                np.multiply(table, weight, out=out if empty else scratch)
+                if not empty:
+                    out += scratch
+                empty = False
+        if empty:
+            out[:] = 0.0
         forbidden = self.allowed[machine]
         if forbidden is not None:
-            result[~forbidden] = np.inf
-        return result
+            out[~forbidden] = np.inf
 
-    def of(self, machine: int, first: int, last: npt.NDArray[np.intp] | int) -> Table:
-        """(3,) or (3, number of `last`): the resources of the groups first..last."""
-        shape = np.shape(last)
+    def of(self, machine: int, first: Ints | int, last: int) -> Table:
+        """(3,) or (3, number of `first`): the resources of the groups first..last."""
+        shape = np.shape(first)
         return np.array(
             [np.zeros(shape) if table is None else table[first, last] for table in self.tables[machine]]
         )
+
+    def of_many(self, machine: Ints, first: Ints, last: Ints) -> Table:
+        """(m, 3): the resources of m groups."""
+        costs = np.zeros((len(machine), 3))
+        for worker in (MOBILE, CLOUD):
+            rows = np.flatnonzero(machine == worker)
+            for at, table in enumerate(self.tables[worker]):
+                if table is not None:
+                    costs[rows, at] = table[first[rows], last[rows]]
+        return costs
 
     def costs(self, machine: int, first: int, last: int) -> Vector:
         """(3,): the resources of one group, with an infinite latency if the machine cannot run it."""

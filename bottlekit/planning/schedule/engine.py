@@ -3,6 +3,10 @@
     problem -> states and steps -> shortest path                         no bound, or none that binds
                                 -> prices -> label-setting -> schedule   otherwise
 
+The prices (Lagrange's) give a lower bound, and every schedule that is seen on the way an upper one. What cannot
+lie between the two is never looked at, so the label-setting begins close to the lower bound and goes higher only as
+long as it finds nothing.
+
 The paper writes the same as an integer linear programme (sections 3.3 and 3.4). Among schedules that cost the same,
 the one that is better by the other objective is taken.
 """
@@ -27,16 +31,19 @@ from bottlekit.planning.schedule.costs import (
 from bottlekit.planning.schedule.labels import Search, best_within_bounds
 from bottlekit.planning.schedule.multipliers import Relaxation, relaxation, within
 from bottlekit.planning.schedule.paths import Path, path_to_end, resources_to_go
-from bottlekit.planning.schedule.problem import BOUND_OPTIONS, ScheduleProblem
+from bottlekit.planning.schedule.problem import BOUND_OPTIONS, ScheduleProblem, Table
 from bottlekit.planning.schedule.schedule import Schedule, schedule_from_groups
-from bottlekit.planning.schedule.shortest import ToGo, costs_from_start, costs_to_go, weighted_tables
-from bottlekit.planning.schedule.states import States, states_from_problem
+from bottlekit.planning.schedule.shortest import Steps, ToGo
+from bottlekit.planning.schedule.states import states_from_problem
 
 # How far above the lower bound the optimum is looked for, in turns, as a fraction of it; then without limit.
-GAPS = (1e-4, 1e-3, 1e-2, 1e-1, float("inf"))
+GAPS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, float("inf"))
+# What a schedule is allowed to cost more than the least if that makes it better by the other objective.
+TIE = 1e-9
 UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "cloud_ms": "ms of cloud time"}
 
 Most = Mapping[int, float]
+Weights = tuple[float, ...]
 
 
 def schedule_from_problem(problem: ScheduleProblem) -> Schedule:
@@ -81,14 +88,15 @@ class _Solver:
 
     def __init__(self, problem: ScheduleProblem) -> None:
         self.names = problem.names
-        self.states: States = states_from_problem(problem)
         self.groups: GroupCosts = group_costs_from_problem(problem)
-        self.by_resource: dict[int, ToGo] = {}
+        self.steps = Steps(states_from_problem(problem), self.groups)
+        self.by_resource: dict[int, tuple[ToGo, Path]] = {}
+        self.by_question: dict[tuple[tuple[float, ...], tuple[tuple[int, float], ...]], Path | None] = {}
 
-    def shortest(self, weights: tuple[float, ...]) -> tuple[ToGo, Path]:
+    def shortest(self, weights: Weights) -> tuple[ToGo, Path]:
         """The least weighted sum of resources; PlanError if no way leads to the end at all."""
-        to_go = costs_to_go(self.states, weighted_tables(self.groups, weights), weights)
-        path = path_to_end(self.states, self.groups, to_go)
+        to_go = self.steps.to_go(weights)
+        path = path_to_end(self.steps, to_go)
         if path is None:
             raise PlanError(f"no schedule exists: {self._stuck} cannot be run by a machine that may run it there")
         return to_go, path
@@ -106,68 +114,91 @@ class _Solver:
         allowed = self.groups.allowed[machine]
         return allowed is None or bool(allowed[: layer + 1, layer:].any())
 
-    def least(self, resource: int) -> ToGo:
-        """For each state the least of one resource that is still to come."""
+    def least(self, resource: int) -> tuple[ToGo, Path]:
+        """The least of one resource alone, from every state and from the start."""
         if resource not in self.by_resource:
-            self.by_resource[resource], _ = self.shortest(_only(resource))
+            self.by_resource[resource] = self.shortest(_only(resource))
         return self.by_resource[resource]
 
     def best(self, objective: int, most: Most) -> Path | None:
         """The least objective within `most`, and of those with it, the least of the second objective."""
-        found = self.optimum(objective, most)
-        if found is None:
+        if any(self._beyond(at, value) for at, value in most.items()):
             return None
-        first, search = found
-        value = float(first.resources[objective])
+        first = self.least(objective)[1]
         second = ENERGY if objective == LATENCY else LATENCY
-        within_both = {**most, objective: value}
-        # At a price so high nothing is saved at the first objective's expense: what keeps all bounds is the answer.
-        price = 1e6 * max(float(first.resources[second]), 1e-9) / max(value, 1e-9)
-        weights = {second: 1.0, objective: price}
-        _, priced = self.shortest(tuple(weights.get(at, 0.0) for at in range(len(RESOURCES))))
-        if _keeps(priced, within_both):
-            return priced
-        columns = tuple(dict.fromkeys((second, objective, *most)))
-        better = self._search(dataclasses.replace(search, completion=None), columns, within_both, value)
-        return first if better is None else better
+        value, other = (max(float(first.resources[at]), 1e-9) for at in (objective, second))
+        if _keeps(first, most):
+            # At a price so high nothing is saved at the first objective's expense.
+            priced = self.shortest(_weights({objective: 1e6 * other / value, second: 1.0}))[1]
+            if _keeps(priced, {**most, objective: float(first.resources[objective])}):
+                return priced
+        # Whatever the schedule, the second objective's share stays below what sums in floating point are exact to.
+        largest = max(-float(self.steps.to_go(_weights({second: -1.0})).cost[0]), 1e-9)
+        return self.optimum(_weights({objective: 1.0, second: TIE * value / largest}), most)
 
-    def optimum(self, objective: int, most: Most) -> tuple[Path, Search] | None:
-        """The least `objective` within `most`, and the search that found it; None if nothing is within."""
-        if any(float(self.least(at).cost[0]) > value + within(value) for at, value in most.items()):
+    def optimum(self, weights: Weights, most: Most) -> Path | None:
+        """The least weighted sum of resources within `most`; None if nothing is within."""
+        question = (weights, tuple(sorted(most.items())))
+        if question not in self.by_question:
+            self.by_question[question] = self._optimum(weights, most)
+        return self.by_question[question]
+
+    def _beyond(self, resource: int, most: float) -> bool:
+        return float(self.least(resource)[1].resources[resource]) > most + within(most)
+
+    def _optimum(self, weights: Weights, most: Most) -> Path | None:
+        if any(self._beyond(at, value) for at, value in most.items()):
             return None
-        to_go, path = self.shortest(_only(objective))
-        self.by_resource[objective] = to_go
-        scale = max(float(path.resources[objective]), 1e-9)
-        if _keeps(path, most):
-            return path, self._prepared(Relaxation(scale, _only(objective), 0.0, to_go, path))
-        others = [(at, value) for at, value in most.items() if at != objective]
-        relaxed = relaxation(objective, others, self.shortest, scale)
-        # The prices leave the objective's own bound out.
+        objective = weights.index(1.0)
+        path = self.shortest(weights)[1]
+        others = {at: value for at, value in most.items() if at != objective}
+        if _keeps(path, most) or not others:
+            return path if _keeps(path, most) else None
+        known = [path, *(self.least(at)[1] for at in most)]
+        if len(others) > 1 and not any(_keeps(one, others) for one in known):
+            # Is there anything that keeps both? If so, one such schedule.
+            (first, bound), (second, second_bound) = others.items()
+            least = self.optimum(_only(first), {second: second_bound})
+            if least is None or least.resources[first] > bound + within(bound):
+                return None
+            known.append(least)
+        relaxed = relaxation(weights, others, self.shortest, self._completed, known)
         best = relaxed.best if relaxed.best is not None and _keeps(relaxed.best, most) else None
-        upper = most.get(objective, np.inf) if best is None else float(best.resources[objective])
-        search = self._prepared(relaxed)
-        columns = (objective, *(at for at, _ in others))
+        if best is not None:
+            upper = float(best.resources @ np.array(weights))
+        else:
+            # A little above the objective's own bound, which is kept apart: there is the second objective's share.
+            upper = most.get(objective, np.inf) * (1 + 1e-6)
+        return best if relaxed.lower > upper + within(upper) else self._search(weights, most, relaxed, upper, best)
+
+    def _search(
+        self, weights: Weights, most: Most, relaxed: Relaxation, upper: float, best: Path | None
+    ) -> Path | None:
+        """The optimum between the relaxation's lower bound and `upper`, which `best` reaches if there is one."""
+        lower, price = relaxed.lower, relaxed.prices[0]
+        search = Search(
+            steps=self.steps,
+            weights=np.array(weights),
+            most=most,
+            least={at: self.least(at)[0].cost for at in most},
+            compared=[at for at in most if weights[at] != 1.0],
+            prices=relaxed.prices,
+            reduced=self.steps.reduced_costs(price.weights, price.to_go) + price.constant,
+        )
         for gap in GAPS:
-            limit = min(relaxed.lower + gap * max(abs(relaxed.lower), 1e-6 * scale), upper)
-            found = self._search(search, columns, {**most, objective: limit}, limit)
-            if found is not None:
-                return found, search
-            if limit == upper:
+            limit = lower + gap * max(abs(lower), 1e-9)
+            if limit + 3.0 * (limit - lower) >= upper:
+                limit = upper
+            found = best_within_bounds(search, limit)
+            if found.path is not None:
+                return found.path
+            if limit >= upper:
                 break
-        return None if best is None else (best, search)
+            upper = min(upper, found.known)
+        return best
 
-    def _prepared(self, relaxed: Relaxation) -> Search:
-        """What all searches with these prices share."""
-        tables = weighted_tables(self.groups, relaxed.weights)
-        from_start = costs_from_start(self.states, tables, relaxed.weights)
-        completion = resources_to_go(self.states, self.groups, relaxed.to_go)
-        return Search(self.states, self.groups, (), {}, {}, relaxed, tables, from_start, np.inf, completion)
-
-    def _search(self, search: Search, columns: tuple[int, ...], most: Most, upper: float) -> Path | None:
-        to_go = {at: self.least(at) for at in most}
-        return best_within_bounds(
-            dataclasses.replace(search, columns=columns, most=most, to_go=to_go, upper=upper)
-        )[0]
+    def _completed(self, to_go: ToGo) -> Table:
+        return resources_to_go(self.steps, to_go)
 
     def infeasible(self, most: Most) -> InfeasibleError:
         """Which bounds cannot be kept together, the fewest, and how close one comes to each when the others are."""
@@ -175,9 +206,9 @@ class _Solver:
             for chosen in combinations(most, size):
                 least = {}
                 for resource in chosen:
-                    found = self.optimum(resource, {at: most[at] for at in chosen if at != resource})
+                    found = self.optimum(_only(resource), {at: most[at] for at in chosen if at != resource})
                     if found is not None:
-                        least[RESOURCES[resource]] = float(found[0].resources[resource])
+                        least[RESOURCES[resource]] = float(found.resources[resource])
                 beyond = {
                     RESOURCES[at]: least[RESOURCES[at]]
                     for at in chosen
@@ -188,8 +219,12 @@ class _Solver:
         raise AssertionError("every set of bounds can be kept, and yet no schedule was found")
 
 
-def _only(resource: int) -> tuple[float, ...]:
-    return tuple(1.0 if at == resource else 0.0 for at in range(len(RESOURCES)))
+def _weights(chosen: Mapping[int, float]) -> Weights:
+    return tuple(chosen.get(at, 0.0) for at in range(len(RESOURCES)))
+
+
+def _only(resource: int) -> Weights:
+    return _weights({resource: 1.0})
 
 
 def _keeps(path: Path, most: Most) -> bool:

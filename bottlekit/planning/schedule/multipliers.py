@@ -10,69 +10,99 @@ bound the optimum from above. Handler and Zang (1980) do this for one constraint
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
-from bottlekit.planning.schedule.costs import RESOURCES, Vector
+from bottlekit.planning.schedule.costs import Vector
 from bottlekit.planning.schedule.paths import Path
+from bottlekit.planning.schedule.problem import Table
 from bottlekit.planning.schedule.shortest import ToGo
 
 MOST_ROUNDS = 14
+# A price for a label to fail at each; more of them cost more than they drop.
+MOST_PRICES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Price:
+    """Prices for the bounds: under `weights`, and with `constant`, no schedule within the bounds costs less.
+
+    `to_go`, `completion` (states, 3): the least such cost from each state, and what that way costs.
+    """
+
+    weights: tuple[float, ...]
+    constant: float
+    to_go: ToGo
+    completion: Table
 
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
-    """The best prices found. `lower`: no schedule within the bounds costs less. `best`: the cheapest such one seen.
+    """`lower`: no schedule within the bounds costs less. `best`: the cheapest such one seen. `prices`: best first.
 
-    `weights`: of the three resources; `constant` is to be added to a cost under these weights.
+    None of the three looks at a bound of the objective itself.
     """
 
     lower: float
-    weights: tuple[float, ...]
-    constant: float
-    to_go: ToGo
     best: Path | None
+    prices: tuple[Price, ...]
 
 
 Solve = Callable[[tuple[float, ...]], tuple[ToGo, Path]]
 
 
-def relaxation(objective: int, bounds: Sequence[tuple[int, float]], solve: Solve, scale: float) -> Relaxation:
-    """Search the prices. `bounds`: (resource, most); `solve(weights)`: a shortest path; `scale`: of the objective.
+def relaxation(
+    objective: Sequence[float],
+    bounds: Mapping[int, float],
+    solve: Solve,
+    completed: Callable[[ToGo], Table],
+    known: Sequence[Path],
+) -> Relaxation:
+    """Search the prices.
 
-    `bounds` holds at most two resources, none of which is the objective. Every bound can be kept alone.
+    `objective`: the weights of the resources in it; `bounds[resource]`: the most, of one or two resources that can
+    be kept one by one; `solve(weights)`: a shortest path; `completed`: the resources of every way to the end that
+    it found; `known`: schedules that are known already.
     """
-    resources = [resource for resource, _ in bounds]
-    most = np.array([bound for _, bound in bounds])
+    weights, resources, most = np.array(objective), list(bounds), np.array(list(bounds.values()))
+    scale = max(1e-9, *(float(path.resources @ weights) for path in known))
     # Prices above this mean that a thousandth of a bound is worth all of the objective.
     highest = 1e3 * scale / np.maximum(most, 1e-6 * max(scale, 1.0))
     cuts: list[tuple[float, Vector]] = []
     best: Path | None = None
-    found: Relaxation | None = None
-    prices = np.zeros(len(bounds))
-    for _ in range(MOST_ROUNDS):
-        weights = tuple(
-            1.0 if at == objective else float(prices[resources.index(at)]) if at in resources else 0.0
-            for at in range(len(RESOURCES))
-        )
-        to_go, path = solve(weights)
-        excess = path.resources[resources] - most
-        value = float(path.resources[objective])
-        lower = value + float(prices @ excess)
-        if found is None or lower > found.lower:
-            found = Relaxation(lower, weights, -float(prices @ most), to_go, None)
+    rounds: list[tuple[float, tuple[float, ...], float, ToGo]] = []
+
+    def learn(path: Path) -> tuple[float, Vector]:
+        nonlocal best
+        value, excess = float(path.resources @ weights), path.resources[resources] - most
         if all(over <= within(bound) for over, bound in zip(excess, most, strict=True)) and (
-            best is None or value < best.resources[objective]
+            best is None or value < best.resources @ weights
         ):
             best = path
         cuts.append((value, excess))
+        return value, excess
+
+    for path in known:
+        learn(path)
+    while len(rounds) < MOST_ROUNDS:
         upper, prices = _highest_of_cuts(cuts, highest)
-        if upper - found.lower <= 1e-9 * max(abs(upper), 1e-9):
+        if rounds and upper - max(one[0] for one in rounds) <= 1e-7 * max(abs(upper), 1e-9):
             break
-    assert found is not None
-    return dataclasses.replace(found, best=best)
+        priced = weights.copy()
+        priced[resources] += prices
+        to_go, path = solve(tuple(priced.tolist()))
+        value, excess = learn(path)
+        rounds.append((value + float(prices @ excess), tuple(priced.tolist()), -float(prices @ most), to_go))
+    rounds.sort(key=lambda one: -one[0])
+    return Relaxation(
+        rounds[0][0],
+        best,
+        tuple(
+            Price(priced, constant, to_go, completed(to_go)) for _, priced, constant, to_go in rounds[:MOST_PRICES]
+        ),
+    )
 
 
 def within(most: float) -> float:

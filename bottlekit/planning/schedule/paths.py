@@ -1,4 +1,4 @@
-"""A way through the states: the groups that run, and where each tensor is sent."""
+"""A way through the states: the groups that run, and what they cost."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from bottlekit.planning.schedule.costs import GroupCosts, Vector
+from bottlekit.planning.schedule.costs import Vector
 from bottlekit.planning.schedule.problem import Table
-from bottlekit.planning.schedule.shortest import ToGo
-from bottlekit.planning.schedule.states import States
+from bottlekit.planning.schedule.shortest import Steps, ToGo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,44 +19,38 @@ class Path:
     resources: Vector
 
 
-def path_to_end(states: States, groups: GroupCosts, to_go: ToGo) -> Path | None:
+def path_to_end(steps: Steps, to_go: ToGo) -> Path | None:
     """The path that `to_go` found from the start, with all its resources; None if nothing leads to the end."""
     if not np.isfinite(to_go.cost[0]):
         return None
     number, total, taken = 0, np.zeros(3), []
     while to_go.machine[number] >= 0:
-        state = states.all[number]
-        machine, until, target = to_go.machine[number], to_go.until[number], to_go.target[number]
-        total += step_sending(states, number, machine, until, target) + groups.of(
-            machine, state.boundary, until - 1
-        )
-        taken.append((machine, state.boundary, until - 1))
-        number = target
-    end = states.all[number].end_sending
-    assert end is not None
-    return Path(tuple(taken), total + end)
+        machine, first, last = to_go.machine[number], steps.states.all[number].boundary, to_go.until[number] - 1
+        total += steps.sendings[to_go.sending[number]] + steps.groups.of(machine, first, last)
+        taken.append((machine, first, last))
+        number = to_go.target[number]
+    return Path(tuple(taken), total + steps.sendings[steps.first_end + number])
 
 
-def resources_to_go(states: States, groups: GroupCosts, to_go: ToGo) -> Table:
+def resources_to_go(steps: Steps, to_go: ToGo) -> Table:
     """(states, 3): what the rest of the way that `to_go` knows costs from each state; infinity without one."""
-    resources = np.full((len(states.all), 3), np.inf)
-    for number in range(len(states.all) - 1, -1, -1):
-        state, machine = states.all[number], to_go.machine[number]
-        if machine >= 0:
-            until, target = to_go.until[number], to_go.target[number]
-            sending = step_sending(states, number, machine, until, target)
-            resources[number] = sending + groups.of(machine, state.boundary, until - 1) + resources[target]
-        elif state.end_sending is not None:
-            resources[number] = state.end_sending
-    return resources
-
-
-def step_sending(states: States, number: int, machine: int, until: int, target: int) -> Vector:
-    """What is sent before the step from state `number` to state `target`."""
-    state = states.all[number]
-    for step in state.near:
-        if (step.machine, step.until, step.target) == (machine, until, target):
-            return step.sending
-    sending = state.far_sending[machine]
-    assert sending is not None
-    return sending
+    states = steps.states.all
+    machine = np.array(to_go.machine)
+    going = np.flatnonzero(machine >= 0)
+    costs = np.full((len(states), 3), np.inf)
+    first = np.array([state.boundary for state in states])[going]
+    last = np.array(to_go.until)[going] - 1
+    costs[going] = steps.sendings[np.array(to_go.sending)[going]] + steps.groups.of_many(
+        machine[going], first, last
+    )
+    for number, state in enumerate(states):
+        if state.end_sending is not None:
+            costs[number] = state.end_sending
+    latency, energy, cloud = costs.T.tolist()
+    # A step leads to a later state: from the last to the first.
+    for number in reversed(going.tolist()):
+        target = to_go.target[number]
+        latency[number] += latency[target]
+        energy[number] += energy[target]
+        cloud[number] += cloud[target]
+    return np.array([latency, energy, cloud]).T

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bottlekit.errors import InfeasibleError, PlanError
+from bottlekit.planning.energy import downlink_power_mw, energy_mj, transfer_ms, uplink_power_mw
 from bottlekit.planning.links import LINKS
 from bottlekit.planning.schedule import (
     Bounds,
@@ -19,6 +20,8 @@ from bottlekit.planning.schedule import (
     summed_groups,
     with_skips,
 )
+from bottlekit.planning.schedule.costs import RESOURCES
+from bottlekit.planning.schedule.pareto import pareto_rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -113,6 +116,76 @@ def every_schedule(problem: ScheduleProblem) -> list[list[tuple[int, int, int]]]
             if all(np.isfinite(tables[machine][first, last]) for machine, first, last in groups):
                 found.append(groups)
     return found
+
+
+# Larger networks, without the engine's bounds and prices: every schedule that no other one beats in everything
+
+
+def front(problem: ScheduleProblem) -> np.ndarray:
+    """The (latency, energy, cloud) of a chain's schedules that nothing undercuts in all three."""
+    count, link = problem.count, problem.link
+    sizes = [(tensor.upload_bytes, tensor.download_bytes) for tensor in problem.tensors]
+    up = transfer_ms(1.0, link.uplink_mbps)
+    down = transfer_ms(1.0, link.downlink_mbps)
+    per_byte = (
+        (down, energy_mj(downlink_power_mw(link, problem.include_beta), down)),
+        (up, energy_mj(uplink_power_mw(link, problem.include_beta), up)),
+    )
+
+    def sent(boundary: int, machine: int) -> list[float]:
+        size = sizes[boundary][1 - machine]
+        return [size * per_byte[machine][0] + link.rtt_ms / 2, size * per_byte[machine][1], 0.0]
+
+    groups = np.zeros((2, count, count, 3))
+    groups[0, :, :, 0], groups[0, :, :, 1] = problem.mobile_ms, problem.mobile_mj
+    groups[1, :, :, 0], groups[1, :, :, 2] = problem.cloud_ms, problem.cloud_ms
+    at: dict[tuple[int, int], np.ndarray] = {(0, 0): np.zeros((1, 3)), (0, 1): np.zeros((0, 3))}
+    for until in range(1, count + 1):
+        for machine in (0, 1):
+            ways = []
+            for first in range(until):
+                stays = first == 0 or not problem.whole_runs
+                for before in ([machine] if stays else []) + [1 - machine]:
+                    step = groups[machine, first, until - 1]
+                    ways.append(at[first, before] + step + (0.0 if before == machine else sent(first, machine)))
+            values = np.concatenate(ways)
+            at[until, machine] = values[pareto_rows(values)]
+    last = np.concatenate([at[count, 0], at[count, 1] + sent(count, 0)])
+    return last[pareto_rows(last)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds_and_prices_lose_no_optimum(seed: int) -> None:
+    generator = np.random.default_rng([seed, 2])
+    count = 20
+    mobile = summed_groups(list(generator.uniform(1.0, 20.0, count))) * generator.uniform(0.8, 1.0, (count, count))
+    problem = example(
+        names=tuple(map(str, range(count))),
+        mobile_ms=mobile,
+        mobile_mj=mobile * generator.uniform(0.8, 2.0, (count, count)),
+        cloud_ms=summed_groups(list(generator.uniform(0.1, 4.0, count))),
+        tensors=chain_tensors(list(np.exp(generator.uniform(np.log(200.0), np.log(60_000.0), count + 1)))),
+        whole_runs=seed % 3 == 0,
+    )
+    values = front(problem)
+    found = 0
+    for kind in KINDS:
+        for objective, column in (("latency", "latency_ms"), ("energy", "energy_mj")):
+            low, high = values.min(axis=0), np.median(values, axis=0)
+            limits = low + (high - low) * generator.uniform(0.2, 1.5, 3)
+            wanted = {name: limits[RESOURCES.index(name)] for name in kind}
+            bounded = dataclasses.replace(problem, objective=objective, bounds=Bounds(**wanted))
+            allowed = values
+            for name, most in wanted.items():
+                allowed = allowed[allowed[:, RESOURCES.index(name)] <= most]
+            schedule = solved(bounded)
+            assert (schedule is None) == (len(allowed) == 0)
+            if schedule is not None:
+                found += 1
+                assert schedule.cost(objective) == pytest.approx(
+                    allowed[:, RESOURCES.index(column)].min(), rel=1e-8
+                )
+    assert found > len(KINDS)
 
 
 # What the engine says is what the schedule costs
