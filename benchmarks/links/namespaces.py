@@ -54,8 +54,13 @@ class Namespaces:
 
     def __exit__(self, *_exception: object) -> None:
         for name in self._names.values():
-            if name in _existing():
+            if name in existing_names():
                 _ip("netns", "del", name)
+
+    @property
+    def names(self) -> list[str]:
+        """What `ip netns list` calls them."""
+        return list(self._names.values())
 
     def address(self, kind: str) -> str:
         """The IPv4 address of a machine."""
@@ -133,7 +138,8 @@ def process(words: list[str], stdin: int | IO[Any] | None = None) -> Iterator[su
                     started.stdin.close()
 
 
-def _existing() -> list[str]:
+def existing_names() -> list[str]:
+    """All network namespaces of this machine that have a name."""
     listed = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
     return [line.split()[0] for line in listed.splitlines() if line.strip()]
 
@@ -141,7 +147,7 @@ def _existing() -> list[str]:
 def _stale() -> list[str]:
     """Namespaces of processes that exist no longer."""
     found = []
-    for name in _existing():
+    for name in existing_names():
         match = re.fullmatch(rf"{_PREFIX}-\w+-(\d+)", name)
         if match and not Path(f"/proc/{match[1]}").exists():
             found.append(name)
