@@ -32,6 +32,7 @@ from bottlekit.cli.common import (
     stdout_console,
 )
 from bottlekit.cli.host_options import DEFAULT_PYTHON, HostOption, HostPythonOption, machine_from_options
+from bottlekit.cli.server_options import ServerNameOption, TlsOption, TokenFileOption
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from bottlekit.device.bundle import Bundle
     from bottlekit.device.energy_phase import PowerRequest
     from bottlekit.device.engine import Engine
+    from bottlekit.device.link_phases import LinkAccess
     from bottlekit.device.power_options import PowerOptions
 
     Work = tuple[Bundle, dict[str, Engine], list[str]]
@@ -69,6 +71,9 @@ def bench(
             metavar="HOST:PORT", help="Measure the phases transmit and wait, too, with this server of the fleet."
         ),
     ] = None,
+    tls: TlsOption = None,
+    server_name: ServerNameOption = None,
+    token_file: TokenFileOption = None,
     samples: Annotated[
         int | None,
         typer.Option(help="Enough samples of a phase: p90 needs 64, p95 130, p99 662.", show_default="662"),
@@ -134,7 +139,8 @@ def bench(
 
     [bold]--power[/bold] measures what an inference costs in energy, too; on a machine without a sensor it says so.
 
-    [bold]--server HOST:PORT[/bold] adds sending payloads to a server and waiting for it, each alone.
+    [bold]--server HOST:PORT[/bold] adds sending payloads to a server and waiting for it, each alone. With
+    --host, the files of --tls and --token-file are on that machine.
 
     [bold]--host nvidia@tx2[/bold] sends engines that were built for that machine, and measures there: the codec,
     and those parts that have an engine here.
@@ -142,6 +148,7 @@ def bench(
     from bottlekit.device.bench import QUICK, Effort, checked_effort
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.device.files import write_json
+    from bottlekit.device.link_phases import LinkAccess
     from bottlekit.device.power_options import PowerOptions
     from bottlekit.report.render import csv_from_table, markdown_from_table
     from bottlekit.report.setups import phases_table
@@ -158,7 +165,8 @@ def bench(
 
         measuring = {"--samples": samples, "--seconds": seconds, "--warm-up": warm_up, "--threads": threads}
         flags = {"--quick": quick or None, "--no-fused": no_fused or None, "--server": server}
-        given = [name for name, value in {**measuring, **flags}.items() if value is not None]
+        link = {"--tls": tls, "--server-name": server_name, "--token-file": token_file}
+        given = [name for name, value in {**measuring, **flags, **link}.items() if value is not None]
         given += powered.given()
         bench_emulated(
             bundle, target, out, phase, emulate, emulate_mode, emulate_precision, given, csv, markdown, as_json
@@ -172,13 +180,17 @@ def bench(
             warm_up_seconds=usual.warm_up_seconds if warm_up is None else warm_up,
         )
     )
+    files = [None if path is None else str(path) for path in (tls, token_file)]
+    access = LinkAccess(files[0], server_name, files[1]).checked(server)
     fleet, machine = fleet_from_path(str(bundle)), machine_from_options(host, host_python)
     if machine is not None:
         fused = not no_fused
-        profile = measured_there(machine, fleet, engines, target, phase, effort, threads, powered, fused, server)
+        profile = measured_there(
+            machine, fleet, engines, target, phase, effort, threads, powered, fused, server, access
+        )
     else:
-        work = _work(fleet, engines, target, phase, server)
-        profile = _measured_here(work, target, effort, threads, powered, out, not no_fused, server)
+        work = _work(fleet, engines, target, phase, server, access)
+        profile = _measured_here(work, target, effort, threads, powered, out, not no_fused, server, access)
     here = profile["environment"]
     table = phases_table(profile, f"Phases on {target}, {here['cpu'] or here['machine']}")
     write_json(str(out), profile)
@@ -200,7 +212,12 @@ def bench(
 
 
 def _work(
-    fleet: list[Bundle], engines_dir: Path, target: str, asked: list[str] | None, server: str | None
+    fleet: list[Bundle],
+    engines_dir: Path,
+    target: str,
+    asked: list[str] | None,
+    server: str | None,
+    access: LinkAccess,
 ) -> list[Work]:
     """What to measure of each bundle; engines and server are checked: nobody waits to learn that one is missing."""
     from bottlekit.device.bench import checked_phases
@@ -212,7 +229,7 @@ def _work(
         engines = engines_for_bundle(str(engines_dir), bundle, target)
         work.append((bundle, engines, checked_phases(bundle, engines, asked, target, server)))
     for bundle in fleet:
-        check_server(bundle, server)
+        check_server(bundle, server, access)
     return work
 
 
@@ -225,6 +242,7 @@ def _measured_here(
     out: Path,
     fused: bool,
     server: str | None,
+    access: LinkAccess,
 ) -> dict[str, Any]:
     """The profile of this machine. One that is interrupted is written beside `out`, marked `partial`."""
     from bottlekit import __version__
@@ -245,7 +263,7 @@ def _measured_here(
             return profile_from_entries(entries, target, here, __version__, command_line(), told, partial)
 
         try:
-            _measure(work, effort, threads, request, entries, fused, server)
+            _measure(work, effort, threads, request, entries, fused, server, access)
         except (KeyboardInterrupt, SystemExit):
             if any(entry["phases"] for entry in entries):
                 write_json(str(partial_path(out)), profile(partial=True))
@@ -262,6 +280,7 @@ def _measure(
     entries: list[dict[str, Any]],
     fused: bool,
     server: str | None,
+    access: LinkAccess,
 ) -> None:
     """Measure one phase after the other; `entries` holds what there is at any moment."""
     from rich.progress import Progress
@@ -299,6 +318,7 @@ def _measure(
                 fused=fused,
                 server=server,
                 on_step=show_step,
+                access=access,
             )
 
 

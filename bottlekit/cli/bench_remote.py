@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bottlekit.build.remote import RemoteMachine
     from bottlekit.device.bench import Effort
     from bottlekit.device.bundle import Bundle
+    from bottlekit.device.link_phases import LinkAccess
     from bottlekit.device.power_options import PowerOptions
 
 
@@ -25,6 +26,7 @@ def measured_there(
     power: PowerOptions,
     fused: bool,
     server: str | None,
+    access: LinkAccess,
 ) -> dict[str, Any]:
     """The profile of a fleet's engines on that machine. What lacks an engine is found before anything is sent.
 
@@ -48,7 +50,7 @@ def measured_there(
     options += [] if threads is None else ["--threads", str(threads)]
     options += power.words()
     options += [] if fused else ["--no-fused"]
-    options += [] if server is None else ["--server", server]
+    options += [] if server is None else ["--server", server, *access.words()]
     for phase in phases or ():
         options += ["--phase", phase]
     profile: dict[str, Any] = machine.bench(work, target, options)

@@ -13,6 +13,7 @@ from bottlekit.cli.infer_adaptive import infer_adaptively
 from bottlekit.cli.infer_exits import decides_here, exit_classifier, exit_options, show_exit_report
 from bottlekit.cli.infer_plan import infer_with_plan
 from bottlekit.cli.infer_show import show
+from bottlekit.cli.server_options import ServerNameOption, TlsOption, TokenFileOption
 from bottlekit.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -61,16 +62,9 @@ def infer(
             "--no-fused", help="Quantise on the host, where a head on the GPU could do it in one kernel behind it."
         ),
     ] = False,
-    tls: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Encrypt, and prove who this is: what `bottlekit certs device` made."),
-    ] = None,
-    server_name: Annotated[
-        str | None, typer.Option(help="The name in the server's certificate, where it is not HOST.")
-    ] = None,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The token for a server that asks for one.")
-    ] = None,
+    tls: TlsOption = None,
+    server_name: ServerNameOption = None,
+    token_file: TokenFileOption = None,
     exit_threshold: Annotated[
         str | None,
         typer.Option(

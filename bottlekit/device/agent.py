@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("-o", "--out", metavar="FILE", help="write the profile there, rather than print it")
     verb.add_argument("--phase", action="append", help="head, encode, decode, tail, full or baseline")
     verb.add_argument("--server", metavar="HOST:PORT", help="measure transmit and wait, too, with that server")
+    _add_access(verb)
     verb.add_argument("--samples", type=int, help="enough samples of a phase; p99 needs 662")
     verb.add_argument("--seconds", type=float, help="enough time for a phase, if that comes first")
     verb.add_argument("--warm-up", metavar="SECONDS", type=float, help="the most to warm up")
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder; its head is enough")
     verb.add_argument("images", metavar="IMAGE", nargs="+")
     verb.add_argument("--server", metavar="HOST:PORT", required=True)
+    _add_access(verb)
     verb.add_argument("--engines", metavar="FOLDER", help="run the head's engine; ONNX Runtime without it")
     verb.add_argument("--target", help="whose engine, with --engines")
     _add_no_fused(verb)
@@ -157,6 +159,12 @@ def _add_engines(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--engines", metavar="FOLDER", default="engines", help="engines/ if not given")
     verb.add_argument("--target", required=True, help="whose engines")
+
+
+def _add_access(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--tls", metavar="FOLDER", help="encrypt, and prove who this is: this device's certificate")
+    verb.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate, if not HOST")
+    verb.add_argument("--token-file", metavar="FILE", help="the token for a server that asks for one")
 
 
 def _add_no_fused(verb: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from .errors import BundleError, EngineError, UnknownNameError, UsageError
 from .files import write_json
 from .golden import compare_with_golden, tolerance_from_name
 from .images import image_from_file
-from .link_phases import check_server, link_phases
+from .link_phases import LinkAccess, check_server, link_phases
 from .phases import phases_of_bundle
 from .power_mode import power_mode
 from .power_options import PowerOptions
@@ -51,11 +51,12 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
             warm_up_seconds=usual.warm_up_seconds if options.warm_up is None else options.warm_up,
         )
     )
+    access = _access(options)
     work = []
     for bundle in fleet_from_path(options.bundle, whole=False):
         engines = engines_for_bundle(options.engines, bundle, options.target)
         work.append((bundle, engines, _phases(bundle, engines, options)))
-        check_server(bundle, options.server)
+        check_server(bundle, options.server, access)
     powered = PowerOptions(
         options.power, options.meter, options.meter_source, options.power_mode, options.lock_clocks, options.quick
     )
@@ -87,6 +88,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
                     fused=options.fused,
                     server=options.server,
                     on_step=lambda step: say("energy: " + step),
+                    access=access,
                 )
         except (KeyboardInterrupt, SystemExit):
             if options.out is not None and any(entry["phases"] for entry in entries):
@@ -97,6 +99,10 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
         return profile(partial=False)
     write_json(options.out, profile(partial=False))
     return {"profile": options.out, "summaries": _summaries(entries)}
+
+
+def _access(options: Any) -> LinkAccess:
+    return LinkAccess(options.tls, options.server_name, options.token_file).checked(options.server)
 
 
 def _phases(bundle: Bundle, engines: Dict[str, Engine], options: Any) -> List[str]:
@@ -130,14 +136,15 @@ def infer(options: Any, tell: Callable[[Dict[str, Any]], None]) -> Dict[str, Any
             )
         )
     bundle = bundles[0]
+    how = dict(_access(options).options(), timeout_s=options.timeout)
     if options.engines is None:
-        _classify(SplitClient(bundle, *address, timeout_s=options.timeout), options, tell)
+        _classify(SplitClient(bundle, *address, **how), options, tell)
     else:
         engines = engines_for_bundle(options.engines, bundle, options.target)
         if "head" not in engines:
             raise EngineError("{} has no engine of the head of {}".format(options.engines, bundle.name))
         with runner_from_engine(engines["head"], codec=bundle.codec if options.fused else None) as head:
-            _classify(SplitClient(bundle, *address, head_runner=head, timeout_s=options.timeout), options, tell)
+            _classify(SplitClient(bundle, *address, head_runner=head, **how), options, tell)
     return {"bundle": bundle.name, "server": options.server, "images": len(options.images)}
 
 

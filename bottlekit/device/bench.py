@@ -17,7 +17,7 @@ from .bundle import PARTS, Bundle
 from .energy_phase import PowerRequest, energy_of_phase
 from .engine import Engine
 from .errors import UnknownNameError, UsageError
-from .link_phases import LINK_PHASES, link_phases, loaded_link_phase
+from .link_phases import LINK_PHASES, OPEN, LinkAccess, link_phases, loaded_link_phase
 from .phases import Phase, checked_engine, loaded_phase, phases_of_bundle
 from .stats import MINIMUM_COUNTS, WINDOWS, medians_agree, percentile_ms, summary
 from .wire.overhead import framed_bytes
@@ -59,6 +59,7 @@ def bench_bundle(
     fused: bool = True,
     server: Optional[str] = None,
     on_step: Callable[[str], None] = lambda step: None,
+    access: LinkAccess = OPEN,
 ) -> Dict[str, Any]:
     """Measure a bundle's phases; returns its entry for a profile.
 
@@ -78,6 +79,7 @@ def bench_bundle(
             encoder is measured on codes.
         server: HOST:PORT of the server that `transmit` and `wait` are measured with; None for without them.
         on_step: called with the name of each step of measuring a phase's energy; perhaps in another thread.
+        access: what the server asks for.
 
     Raises:
         EngineError: an engine is missing, of another bundle, was never compared, or gives other outputs now.
@@ -112,7 +114,7 @@ def bench_bundle(
         if engine is not None and engine.sha256 in known:
             measured[phase] = _without_raw_power(known[engine.sha256])
             continue
-        how = (effort, threads, power, fused, _quantiser_on_gpu(phase, engines, measured), server)
+        how = (effort, threads, power, fused, _quantiser_on_gpu(phase, engines, measured), server, access)
         if in_process:
             measured[phase] = bench_phase(bundle, phase, engine, *how, on_step=on_step)
         else:
@@ -219,6 +221,7 @@ def bench_phase(
     fused: bool = True,
     quantiser: Optional[str] = None,
     server: Optional[str] = None,
+    access: LinkAccess = OPEN,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Dict[str, Any]:
     """Load one phase, compare it with the golden outputs, warm it up and time it, in this process.
@@ -226,7 +229,7 @@ def bench_phase(
     With `power` its energy is measured after that. A result that was interrupted meanwhile is marked `partial`.
     `fused` and `quantiser` are those of `loaded_phase`, `on_step` is that of `energy_of_phase`.
     """
-    linked = loaded_link_phase(bundle, phase, server) if phase in LINK_PHASES else None
+    linked = loaded_link_phase(bundle, phase, server, access) if phase in LINK_PHASES else None
     with linked or loaded_phase(bundle, phase, engine, threads, fused, quantiser) as loaded:
         golden = loaded.compare()
         warm_up = _warm_up(loaded, effort.warm_up_seconds)
@@ -316,6 +319,7 @@ def _job(
     fused: bool,
     quantiser: Optional[str],
     server: Optional[str],
+    access: LinkAccess,
 ) -> Dict[str, Any]:
     """What a worker has to measure."""
     return {
@@ -329,4 +333,5 @@ def _job(
         "fused": fused,
         "quantiser": quantiser,
         "server": server,
+        "access": list(access),
     }

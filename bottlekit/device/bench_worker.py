@@ -2,7 +2,7 @@
 
 stdin  {"bundle": path, "parts": those whose graphs are there, "phase": name, "engine": path or null,
         "effort": [...], "threads": n or null, "power": PowerRequest.to_dict() or null, "fused": bool,
-        "quantiser": "kernel", "plugin" or null, "server": HOST:PORT or null,
+        "quantiser": "kernel", "plugin" or null, "server": HOST:PORT or null, "access": [...],
         "steps": the file descriptor that gets a line for each step of measuring energy, or null}
 stdout {"result": ...} or {"error": {"kind": class name, "message": line}}
 
@@ -22,6 +22,7 @@ from .bundle import Bundle
 from .energy_phase import PowerRequest
 from .engine import Engine
 from .errors import BottlekitError
+from .link_phases import LinkAccess
 
 
 def answer(job: Dict[str, Any]) -> Dict[str, Any]:
@@ -32,7 +33,8 @@ def answer(job: Dict[str, Any]) -> Dict[str, Any]:
         engine = None if job["engine"] is None else Engine.load(job["engine"], verify=False)
         power = None if job["power"] is None else PowerRequest.from_dict(job["power"])
         effort = Effort(*job["effort"])
-        how = (effort, job["threads"], power, job["fused"], job["quantiser"], job["server"])
+        link = (job["server"], LinkAccess(*job["access"]))
+        how = (effort, job["threads"], power, job["fused"], job["quantiser"], *link)
         on_step = functools.partial(_tell, job["steps"])
         return {"result": bench_phase(bundle, job["phase"], engine, *how, on_step=on_step)}
     except BottlekitError as error:

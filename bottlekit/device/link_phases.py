@@ -9,8 +9,9 @@ device, that server and the network between them as it was then.
 
 import contextlib
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
+from .access import token_from_file
 from .bundle import Bundle
 from .client import SplitClient
 from .errors import UsageError
@@ -24,6 +25,41 @@ _ASKED = 20
 _ASKED_BEFORE = 3
 # For one payload, connecting again included.
 _TIMEOUT_S = 10.0
+
+
+class LinkAccess(NamedTuple):
+    """What a server asks for: the folder of this device's certificate, the name in the server's own, a token."""
+
+    tls_folder: Optional[str] = None
+    server_name: Optional[str] = None
+    token_file: Optional[str] = None
+
+    def words(self) -> List[str]:
+        """The options as an agent takes them; the paths are that machine's."""
+        given = zip(("--tls", "--server-name", "--token-file"), self)
+        return [word for name, value in given if value is not None for word in (name, value)]
+
+    def checked(self, server: Optional[str]) -> "LinkAccess":
+        """Itself; UsageError where it has no meaning without a server, or without a certificate."""
+        if server is None and any(value is not None for value in self):
+            raise UsageError(
+                "--tls, --server-name and --token-file are for a server: give --server HOST:PORT as well"
+            )
+        if self.server_name is not None and self.tls_folder is None:
+            raise UsageError("--server-name is the name in a certificate: give --tls FOLDER as well")
+        return self
+
+    def options(self) -> Dict[str, Any]:
+        """What SplitClient takes of it. UsageError for a token that cannot be read."""
+        return {
+            "tls_folder": self.tls_folder,
+            "server_name": self.server_name,
+            "token": None if self.token_file is None else token_from_file(self.token_file),
+        }
+
+
+# Of a server that asks for nothing.
+OPEN = LinkAccess()
 
 
 class LinkClient(SplitClient):
@@ -70,29 +106,32 @@ def link_phases(server: Optional[str], asked: Optional[Sequence[str]] = None) ->
     return list(LINK_PHASES)
 
 
-def check_server(bundle: Bundle, server: Optional[str]) -> None:
-    """Say hello to the server, if there is one: nobody waits to learn that it is not there.
+def check_server(bundle: Bundle, server: Optional[str], access: LinkAccess = OPEN) -> None:
+    """Say hello to the server, if there is one: nobody waits to learn that it is not there, or lets nobody in.
 
-    Raises ServerUnreachableError; BundleError when it does not serve this bundle; WireError.
+    Raises ServerUnreachableError; IdentityError; BundleError when it does not serve this bundle; WireError.
     """
+    access.checked(server)
     if server is not None:
-        with _client(bundle, server):
+        with _client(bundle, server, access):
             pass
 
 
-def _client(bundle: Bundle, server: str) -> LinkClient:
-    return LinkClient(bundle, *address_from_text(server), timeout_s=_TIMEOUT_S)
+def _client(bundle: Bundle, server: str, access: LinkAccess) -> LinkClient:
+    return LinkClient(bundle, *address_from_text(server), timeout_s=_TIMEOUT_S, **access.options())
 
 
 @contextlib.contextmanager
-def loaded_link_phase(bundle: Bundle, name: str, server: Optional[str]) -> Iterator[Phase]:
+def loaded_link_phase(
+    bundle: Bundle, name: str, server: Optional[str], access: LinkAccess = OPEN
+) -> Iterator[Phase]:
     """Connect and have the server work on the golden payloads; open for the length of the `with` block.
 
     Its `link` goes into the profile. Raises as `check_server` does, and RemoteError for what the server refuses.
     """
     link_phases(server, [name])
     assert server is not None
-    client = _client(bundle, server)
+    client = _client(bundle, server, access)
     with loaded_phase(bundle, "encode") as encode, client:
         payloads = [encode.run(i) for i in range(encode.samples)]
         taken_ms = [client.server_ms(payloads[i % len(payloads)]) for i in range(_ASKED_BEFORE + _ASKED)]
@@ -100,6 +139,7 @@ def loaded_link_phase(bundle: Bundle, name: str, server: Optional[str]) -> Itera
         sent = [client.transmit(payload) for payload in payloads]
         link = {
             "server": server,
+            "tls": access.tls_folder is not None,
             "server_ms": round(server_ms, 6),
             "asked": _ASKED,
             "payload_bytes": sum(len(payload) for payload in payloads) / len(payloads),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from bottlekit.cli.bench_remote import measured_there
 from bottlekit.device.bench import Effort
 from bottlekit.device.bundle import fleet_from_path
+from bottlekit.device.link_phases import LinkAccess
 from bottlekit.device.power_options import PowerOptions
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
@@ -26,8 +29,15 @@ LINK = ("--phase", "transmit", "--phase", "wait")
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """HOST:PORT of a server process with one bundle of the fleet, rb1."""
+    with serving() as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(*options: object) -> Iterator[str]:
+    words = ["serve", str(FLEET / "rb1"), "--port", "0", "--json", *map(str, options)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "bottlekit", "serve", str(FLEET / "rb1"), "--port", "0", "--json"],
+        [sys.executable, "-m", "bottlekit", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -112,8 +122,12 @@ def test_another_machine_is_told_the_server(engines: Path, phases: list[str] | N
     power = PowerOptions(False, None, (), None, False, False)
     # Nobody listens there as seen from here, and nobody here looks.
     there: Any = Machine()
-    measured_there(there, fleet, engines, "cpu", phases, Effort(), None, power, True, "10.0.0.9:9090")
+    access = LinkAccess("/etc/bottlekit/tx2-01", "lab")
+    measured_there(there, fleet, engines, "cpu", phases, Effort(), None, power, True, "10.0.0.9:9090", access)
     assert told[told.index("--server") + 1] == "10.0.0.9:9090"
+    assert told[told.index("--tls") + 1] == "/etc/bottlekit/tx2-01"
+    assert told[told.index("--server-name") + 1] == "lab"
+    assert "--token-file" not in told
     assert told.count("--phase") == len(phases or ())
 
 
@@ -122,6 +136,9 @@ def test_another_machine_is_told_the_server(engines: Path, phases: list[str] | N
     [
         (LINK, "transmit and wait need a server that has the bundle: give --server HOST:PORT"),
         (("--server", "localhost", *LINK), "--server must be HOST:PORT"),
+        (("--tls", "pki"), "--tls, --server-name and --token-file are for a server"),
+        (("--server", "localhost:1", "--server-name", "lab", *LINK), "give --tls FOLDER as well"),
+        (("--emulate", "-t", "tx2", "--token-file", "token"), "--threads, --token-file has no meaning with it"),
         (("--server", "localhost:1", "--phase", "encode"), "--server is for the phases transmit and wait"),
         (("--server", "localhost:1", *LINK, "--phase", "send"), "there are: head, encode, decode, tail, full"),
     ],
@@ -131,3 +148,39 @@ def test_wrong_uses_are_refused_by_option(
 ) -> None:
     ran = bottlekit("bench", FLEET / "rb1", "--engines", engines, "-o", tmp_path / "p.json", *SHORT, *words)
     assert message in ran.refused(code=2)
+
+
+@pytest.mark.slow
+def test_a_server_that_asks_for_certificate_and_token_is_measured_with_them(
+    bottlekit: Any, engines: Path, tmp_path: Path
+) -> None:
+    pki, out = tmp_path / "pki", tmp_path / "p.json"
+    for words in (("init", pki), ("server", pki, "lab", "--host", "localhost"), ("device", pki, "tx2-01")):
+        assert bottlekit("certs", *words).code == 0
+    token, tokens = tmp_path / "token", tmp_path / "tokens"
+    token.write_text("0123456789abcdef01\n", encoding="utf-8")
+    tokens.write_text("tx2-01 0123456789abcdef01\n", encoding="utf-8")
+    known = ("--tls", pki / "devices/tx2-01", "--server-name", "localhost", "--token-file", token)
+
+    def agent(*words: object, code: int = 0) -> str:
+        command = [sys.executable, "-m", "bottlekit.device.agent", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    with serving("--tls", pki / "servers/lab", "--tokens", tokens) as address:
+        there = ("--engines", engines, "--server", address, *SHORT[:-1], *LINK)
+        words = ("bench", FLEET / "rb1", "-o", out, *there, "--quiet")
+        assert "want --tls" in bottlekit(*words).refused(code=1)
+        assert "asks for a token" in bottlekit(*words, *known[:4]).refused(code=1)
+        assert bottlekit(*words, *known).code == 0
+        phases = json.loads(out.read_text(encoding="utf-8"))["bundles"][0]["phases"]
+        assert [phases[name]["link"]["tls"] for name in ("transmit", "wait")] == [True, True]
+
+        answer = json.loads(agent("bench", FLEET / "rb1", "--target", "cpu", *there, *known).splitlines()[-1])
+        assert answer["answer"]["bundles"][0]["phases"]["wait"]["link"]["tls"] is True
+        picture = tmp_path / "a.png"
+        Image.new("RGB", (20, 30), (9, 99, 199)).save(picture)
+        infer = ("infer", FLEET / "rb1", picture, "--server", address)
+        assert json.loads(agent(*infer, *known).splitlines()[0])["event"] == "result"
+        assert agent(*infer, code=1).count("\n") == 1

@@ -220,6 +220,7 @@ def test_a_worker_that_is_ended_answers_with_what_it_has(five_watts):
         "fused": True,
         "quantiser": None,
         "server": None,
+        "access": [],
         "steps": None,
     }
     worker = subprocess.Popen(

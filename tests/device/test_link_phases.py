@@ -188,7 +188,7 @@ def test_both_are_measured_like_every_other_phase(bundle, server, in_process):
         assert phase["summary"] == summary(phase["samples_ms"])
         assert len(phase["samples_ms"]) == SHORT.min_samples
         assert (phase["engine_sha256"], phase["link"]["server"]) == (None, server)
-        assert set(phase["link"]) == {"server", "server_ms", "asked", "payload_bytes", "sent_bytes"}
+        assert set(phase["link"]) == {"server", "tls", "server_ms", "asked", "payload_bytes", "sent_bytes"}
     assert "link" not in entry["phases"]["encode"]
     wait = entry["phases"]["wait"]
     assert wait["summary"]["min_ms"] >= 0.99 * wait["link"]["server_ms"]
