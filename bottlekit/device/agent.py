@@ -15,9 +15,11 @@ No numpy is imported before it was seen to work: a broken one ends the process (
 import argparse
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any, Callable, List, NoReturn
 
 from .. import __version__
@@ -41,7 +43,8 @@ class _Parser(argparse.ArgumentParser):
 class Teller:
     """Writes events, one JSON object a line; goes on in silence when nobody listens any more.
 
-    A dropped connection must not end a build: whoever comes back finds it done.
+    A dropped connection must not end a build: whoever comes back finds it done. A measurement that is only told
+    ends with it (`end_when_unheard`): it may have locked the machine's clocks, for half an hour.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -60,6 +63,17 @@ class Teller:
     def say(self, message: str) -> None:
         """One line of progress."""
         self.event("progress", message=message)
+
+    def end_when_unheard(self) -> None:
+        """From now on this process is ended, as by SIGTERM, as soon as nobody can hear it."""
+        threading.Thread(target=self._wait_for_silence, daemon=True).start()
+
+    def _wait_for_silence(self) -> None:
+        listener = select.poll()
+        # Nothing is asked for; that the other end was closed is told all the same.
+        listener.register(self._descriptor, 0)
+        listener.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(arguments: List[str]) -> int:
@@ -212,6 +226,8 @@ def _bench(options: Any, teller: Teller) -> Any:
     _require_numpy()
     from .agent_verbs import bench
 
+    if options.out is None:
+        teller.end_when_unheard()
     return bench(options, teller.say)
 
 

@@ -28,6 +28,7 @@ from bottlekit.device.power_trace import PowerTrace
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "meters"))
+from jetson_double import SET, UNTOUCHED, Board
 from jobs import make_job
 from meter_doubles import rapl
 
@@ -274,20 +275,31 @@ def agent(*words):
     )
 
 
-@pytest.mark.slow
-def test_an_agent_that_is_interrupted_leaves_a_partial_profile(tmp_path, five_watts):
-    engines, out = tmp_path / "engines", tmp_path / "profile.json"
-    job = make_job(tmp_path / "job", kind="onnxruntime")
-    building = agent("build", job, "-o", engines)
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engines")
+    building = agent("build", make_job(folder / "job", kind="onnxruntime"), "-o", folder / "engines")
     building.communicate(timeout=120)
     assert building.returncode == 0
-    words = ["bench", RB1, "--engines", engines, "--target", "double", "--phase", "encode", "-o", out]
-    words += ["--samples", "5", "--seconds", "0.5", "--warm-up", "0.1", "--power", "--meter", "replay"]
-    process = agent(*(words + ["--meter-source", "trace=" + five_watts]))
-    told = [process.stdout.readline()]
-    while b"idle before" not in told[-1]:
-        assert told[-1], process.communicate()[1]
-        told.append(process.stdout.readline())
+    return folder / "engines"
+
+
+def measuring(engines, five_watts, *more):
+    """An agent that has begun with the half minute in which the machine is idle."""
+    words = ["bench", RB1, "--engines", engines, "--target", "double", "--phase", "encode", "--power"]
+    words += ["--samples", "5", "--seconds", "0.5", "--warm-up", "0.1"]
+    process = agent(*(words + ["--meter", "replay", "--meter-source", "trace=" + five_watts] + list(more)))
+    line = process.stdout.readline()
+    while b"idle before" not in line:
+        assert line, process.communicate()[1]
+        line = process.stdout.readline()
+    return process
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_interrupted_leaves_a_partial_profile(tmp_path, five_watts, engines):
+    out = tmp_path / "profile.json"
+    process = measuring(engines, five_watts, "-o", out)
     process.send_signal(signal.SIGTERM)
     said, complained = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, complained
@@ -298,6 +310,28 @@ def test_an_agent_that_is_interrupted_leaves_a_partial_profile(tmp_path, five_wa
     phase = profile["bundles"][0]["phases"]["encode"]
     assert (phase["partial"], phase["energy"]["codes"]) == (True, ["interrupted"])
     assert b"profile.json.partial" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_measurement_that_nobody_hears_of_ends_and_restores_the_clocks(
+    tmp_path, monkeypatch, five_watts, engines, kept
+):
+    board = Board(tmp_path)
+    monkeypatch.setenv("PATH", "{}{}{}".format(tmp_path, os.pathsep, os.environ["PATH"]))
+    words = ["--power-mode", "0", "--lock-clocks"] + (["-o", tmp_path / "profile.json"] if kept else [])
+    with measuring(engines, five_watts, *words) as process:
+        assert board.state == SET
+        # As when the connection drops.
+        process.stdout.close()
+        if kept:
+            # It goes into a file: who listens does not matter.
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2.0)
+            process.terminate()
+        assert process.wait(120) == 128 + signal.SIGTERM
+    assert board.state == UNTOUCHED
+    assert (tmp_path / "profile.json.partial").exists() is kept
 
 
 def test_the_agent_lists_meters(tmp_path):
