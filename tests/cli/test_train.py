@@ -243,7 +243,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_finished_epochs(train: Train, tmp_path: 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
     finally:
         process.kill()
     assert process.returncode == 130, err

@@ -31,7 +31,7 @@ def run_python(code):
         stderr=subprocess.PIPE,
         universal_newlines=True,
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out.strip()
 
@@ -51,7 +51,7 @@ def test_the_committed_code_is_what_the_compiler_makes_of_the_idl(tmp_path):
         if os.environ.get("CI") == "true":
             pytest.fail("CI needs Apache Thrift's compiler: apt-get install thrift-compiler")
         pytest.skip("needs Apache Thrift's compiler: apt-get install thrift-compiler")
-    subprocess.check_call(["sh", os.path.join(WIRE, "generate.sh"), str(tmp_path)], timeout=60)
+    subprocess.check_call(["sh", os.path.join(WIRE, "generate.sh"), str(tmp_path)], timeout=300)
     assert files_below(str(tmp_path)) == files_below(os.path.join(WIRE, "generated"))
 
 
@@ -188,7 +188,7 @@ def connection():
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     listening.listen(1)
-    near = socket.create_connection(listening.getsockname(), timeout=5)
+    near = socket.create_connection(listening.getsockname(), timeout=60)
     far, _ = listening.accept()
     metered = MeteredSocket(near, 0.5)
     yield metered, far
