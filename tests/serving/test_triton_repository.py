@@ -253,3 +253,10 @@ def test_a_changed_graph_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="tail.onnx was changed after export"):
         repository_from_fleet(found, tmp_path / "r", pack_agent, RepositoryOptions())
     assert not (tmp_path / "r").exists()
+
+
+def test_every_key_of_the_description_is_documented(tmp_path: Path) -> None:
+    page = (FLEET.parents[2] / "docs/reference/serving.md").read_text(encoding="utf-8")
+    written = write(tmp_path)
+    keys = {*written, *written["options"], *(key for bundle in written["bundles"] for key in bundle)}
+    assert sorted(keys - set(re.findall(r"`([^`\n]+)`", page))) == []
