@@ -245,6 +245,35 @@ def test_pings_to_a_dead_server_become_rarer_and_stay_bounded():
     assert policy.choose(now_s).option is EARLY
 
 
+def test_a_surprise_is_looked_into_at_once_though_answers_keep_coming():
+    policy = told(Policy(OPTIONS), 0.0, 20.0)
+    for number in range(10):
+        answered(policy, 0.1 * number, EARLY, 20.0)
+    assert policy.probe_wait_s(1.0) > 1.0
+    long_bytes = policy.padding_bytes()
+    answered(policy, 1.0, EARLY, 0.5)
+    assert policy.probe_wait_s(1.0) == 0.0
+    assert policy.padding_bytes() <= long_bytes / 8
+    for second in (1.1, 1.6, 2.1):
+        answered(policy, second, EARLY, 0.5)
+        told(policy, second, 0.5)
+    assert policy.probe_wait_s(2.1) > 1.0
+    assert policy.link.uplink_mbps == pytest.approx(0.5, rel=0.2)
+
+
+def test_a_delay_is_blamed_on_the_rate_first_which_sending_less_finds_out():
+    link = LinkEstimate()
+    for second in range(10):
+        for size in (12, 1000):
+            link.observe(second, size, network_ms(size, 20.0, rtt_ms=20.0))
+    for second in (10.0, 10.1, 10.2):
+        link.observe(second, 1000, network_ms(1000, 0.1, rtt_ms=20.0))
+    assert link.uplink_mbps < 0.2
+    for second in (10.3, 10.4, 10.5, 10.6):  # it was the round trip after all: 100 bytes take as long
+        link.observe(second, 100, 100.0)
+    assert link.rtt_ms + 100 * link.ms_per_byte == pytest.approx(100.0, rel=0.2)
+
+
 def test_a_rate_that_fell_far_is_found_though_long_pings_are_lost():
     policy, now_s = Policy(OPTIONS), 0.0
     for _ in range(5):

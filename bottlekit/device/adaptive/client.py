@@ -23,6 +23,8 @@ from .policy import Decision, Policy, Settings
 
 # A ping that took longer tells nothing that is still true.
 _PROBE_S = 2.0
+# How often to look whether a ping is due.
+_LOOK_S = 0.1
 _WHOLE = ("baseline", "full")
 
 
@@ -193,7 +195,8 @@ class AdaptiveClient:
             with self._policy_lock:
                 wait_s = self.policy.probe_wait_s(self._clock())
             # Many devices lose a server at the same moment, and must not all come back in one.
-            if self._stop.wait(max(wait_s * random.uniform(0.75, 1.0), 0.01)):
+            # A request meanwhile can make the next ping due earlier.
+            if self._stop.wait(min(max(wait_s * random.uniform(0.75, 1.0), 0.01), _LOOK_S)):
                 return
             with self._policy_lock:
                 due = self.policy.probe_wait_s(self._clock()) < 0.25 * max(wait_s, 0.04)

@@ -13,6 +13,8 @@ _SCATTER = 0.1
 _LEAST_SCATTER_MS = 0.3
 # Beyond so many deviations a time is no scatter: once it may be a single slow packet, twice the link has changed.
 _SURPRISE = 3.0
+# How much of a delay may be the round trip's.
+_MOST_RTT_SHARE = 0.3
 
 
 class LinkEstimate:
@@ -77,8 +79,11 @@ class LinkEstimate:
         if not again:
             limit_ms: float = _SURPRISE * (self._spread(size_bytes) + scatter) ** 0.5
             return direction * limit_ms
-        # Each of the two may have changed in proportion to its share of the time.
+        # Each of the two may have changed in proportion to its share of the time, but a slower link is the likelier
+        # one: and whoever sends less for it finds out if it was not, which more of the same size never tells.
         rtt_share = self.rtt_ms / expected_ms
+        if error_ms > 0:
+            rtt_share = min(rtt_share, _MOST_RTT_SHARE)
         self._variance_rtt += (error_ms * rtt_share) ** 2
         if size_bytes >= 1.0:
             self._variance_byte += (error_ms * (1.0 - rtt_share) / size_bytes) ** 2

@@ -1,5 +1,6 @@
 """Which split is next: the least predicted latency, changed only for a clear gain, and never a lost server."""
 
+import math
 from typing import Dict, List, NamedTuple, Optional
 
 from ..errors import UnknownNameError, UsageError
@@ -84,6 +85,8 @@ class Policy:
         self._heard_at_s: Optional[float] = None
         self._answered_at_s: Optional[float] = None
         self._padded_at_s: Optional[float] = None
+        # Since when requests took other times than expected, and no padded ping has told why.
+        self._doubted_at_s: Optional[float] = None
 
     def choose(self, now_s: float) -> Decision:
         """The option for a request that starts now."""
@@ -114,7 +117,7 @@ class Policy:
         self.server.observe_ping(at_work, lately)
         self.link.observe(now_s, size_bytes, round_trip_ms)
         if padded and not self.link.suspicious:
-            self._unheard = 0
+            self._unheard, self._doubted_at_s = 0, None
         if self.why_lost is not None and not self._failures:
             self.why_lost = None
 
@@ -126,6 +129,8 @@ class Policy:
         self._answered_at_s = now_s
         self._failures, self.why_lost = 0, None
         self.link.observe(now_s, size_bytes, network_ms)
+        if self.link.suspicious and self._doubted_at_s is None:
+            self._doubted_at_s = now_s
         self.device.observe(device_ms / option.device_ms)
         if option.server_ms is not None:
             self.server.observe_answer(server_ms / option.server_ms)
@@ -176,16 +181,20 @@ class Policy:
             due_s = self._heard_at_s + min(pause_s, settings.longest_retry_s)
         elif self.link.suspicious or (self.why_lost is not None and not self._heard_after_loss):
             due_s = self._heard_at_s + settings.first_retry_s
+        if self._doubted_at_s is not None and not self._deaf:
+            again_s = -math.inf if self._padded_at_s is None else self._padded_at_s + settings.first_retry_s
+            due_s = min(due_s, max(self._doubted_at_s, again_s))
         return max(due_s - now_s, 0.0)
 
     def padding_bytes(self) -> int:
         """How long a padded ping is to be, to tell the rate and not to fill the link.
 
-        Where pings were lost the rate may be far less than was thought, and a long one would be lost again: each is
-        shorter, until the rate is known.
+        Where pings or requests were lost the rate may be far less than was thought, and a long ping would be lost
+        again, or hold up what comes behind it: each is shorter, until the rate is known.
         """
+        doubts = self._unheard + (self._doubted_at_s is not None or self.why_lost is not None)
         wanted = min(self.settings.padding_ms / self.link.ms_per_byte, self.settings.most_padding_bytes)
-        return int(max(wanted / 8.0 ** min(self._unheard, 10), self.settings.least_padding_bytes))
+        return int(max(wanted / 8.0 ** min(doubts, 10), self.settings.least_padding_bytes))
 
     def _heard(self, now_s: float) -> None:
         self._heard_at_s = now_s
