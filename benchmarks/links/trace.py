@@ -91,8 +91,8 @@ def slowed(profile: dict[str, Any], slower: float) -> dict[str, Any]:
 
 def run(
     machines: Machines, folder: Path, trace: Trace, names: Sequence[str], period_s: float
-) -> dict[str, list[dict[str, Any]]]:
-    """A client for each of `names` along the trace, all at the same time; their answers.
+) -> tuple[dict[str, list[dict[str, Any]]], list[Break]]:
+    """A client for each of `names` along the trace, all at the same time; their answers, and the breaks as made.
 
     Each has a server and a link of its own. All of them wait most of the time, so that they share the processor
     without getting into each other's way, and whatever else the machine does falls on all.
@@ -138,8 +138,7 @@ def run(
         breaking = pool.submit(_break, machines, serves, trace.breaks, begin_s, over)
         answers = {name: pool.submit(list, output) for name, output in outputs.items()}
         found = {name: [json.loads(line) for line in lines.result()] for name, lines in answers.items()}
-        breaking.result()
-        return found
+        return found, breaking.result()
 
 
 def _tell(started: subprocess.Popen[str], what: dict[str, Any]) -> None:
@@ -153,18 +152,26 @@ def _break(
     breaks: Sequence[Break],
     begin_s: float,
     over: threading.Event,
-) -> None:
-    """Stop the servers and cut the cable when the trace says so, and undo it; outages are the pacer's."""
+) -> list[Break]:
+    """Stop the servers and cut the cable when the trace says so, and undo it; outages are the pacer's.
+
+    Returns the breaks with the times when they were made and undone, which may be a little later.
+    """
+    made = []
     for one in breaks:
+        if over.wait(max(0.0, begin_s + one.begin_s - time.monotonic())):
+            return made
+        made.append(one)
         if one.kind == "outage":
             continue
         try:
-            if over.wait(max(0.0, begin_s + one.begin_s - time.monotonic())):
-                return
             _set_broken(machines, servers, one.kind, True)
+            broken_s = time.monotonic() - begin_s
             over.wait(max(0.0, begin_s + one.end_s - time.monotonic()))
         finally:
             _set_broken(machines, servers, one.kind, False)
+        made[-1] = Break(one.kind, broken_s, time.monotonic() - begin_s)
+    return made
 
 
 def _set_broken(machines: Machines, servers: Sequence[subprocess.Popen[str]], kind: str, is_broken: bool) -> None:
@@ -182,7 +189,7 @@ def measure(machines: Machines, folder: Path, trace: Trace, slower: float, perio
     profile = profile_of(bundles, folder, 64, 1)
     write_json(str(folder / "server.json"), profile)
     write_json(str(folder / "device.json"), slowed(profile, slower))
-    runs = run(machines, folder, trace, ["adaptive", *CHANNELS, MOBILE_ONLY], period_s)
+    runs, breaks = run(machines, folder, trace, ["adaptive", *CHANNELS, MOBILE_ONLY], period_s)
     for name, answers in runs.items():
         print(f"{name}: {len(answers)} images, {total_ms(answers) / len(answers):.1f} ms each", flush=True)
     adaptive = runs["adaptive"]
@@ -201,7 +208,7 @@ def measure(machines: Machines, folder: Path, trace: Trace, slower: float, perio
         "fixed_ms": totals,
         "best_fixed": best_fixed,
         "over_best_fixed": total_ms(adaptive) / totals[best_fixed] - 1.0,
-        "breaks": through_breaks(adaptive, trace.breaks),
+        "breaks": through_breaks(adaptive, breaks),
         "rates": trace.rates,
         "seconds": trace.seconds,
         "stretches": [list(one) for one in zip(trace.begins_s, choices, strict=True)],
