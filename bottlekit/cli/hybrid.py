@@ -177,6 +177,14 @@ def train(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="What `bottlekit hybrid train` wrote (.safetensors).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write: the bundle.")],
+    exits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BLOCK,...",
+            help="Which of its exits the device decides by: the first that is sure answers.",
+            show_default="the last",
+        ),
+    ] = None,
     batch: Annotated[
         str, typer.Option(help="dynamic: graphs take any number of images. 1: exactly one.")
     ] = "dynamic",
@@ -199,7 +207,15 @@ def export(
     from bottlekit.export.hybrid import bundle_from_hybrid
 
     bundle = bundle_from_hybrid(
-        checkpoint, out, batch == "dynamic", images, force, command_line(), data_root, say=say
+        checkpoint,
+        out,
+        batch == "dynamic",
+        images,
+        force,
+        command_line(),
+        data_root,
+        say,
+        None if exits is None else exits.split(","),
     )
     emit(bundle.manifest, lambda: _show_bundle(bundle), as_json)
 
@@ -208,7 +224,7 @@ def report_of_checkpoint(checkpoint: HybridCheckpoint) -> dict[str, Any]:
     """What a checkpoint measured, and its modelled energy at the share that leaves early."""
     from bottlekit.planning.hybrid_energy import hybrid_energy, layers_from_records
 
-    accuracy = {name: value for name, value in checkpoint.accuracy.items() if name != "curve"}
+    accuracy = {name: value for name, value in checkpoint.accuracy.items() if not name.startswith("curve")}
     energy = hybrid_energy(layers_from_records(checkpoint.work), accuracy["early_share"])
     return {
         "backbone": checkpoint.model.backbone,
@@ -249,7 +265,8 @@ def _show_checkpoint(output: Path, report: dict[str, Any]) -> None:
 def _show_bundle(bundle: Bundle) -> None:
     found = bundle.manifest["exit"]
     accuracy, sent = found["accuracy"], found["payload_bytes"]
-    print(f"{bundle.path}: {bundle.name}, exit behind {found['block']}, {found['rule']} {found['threshold']:.4f}")
+    blocks = ", ".join(one["block"] for one in found["exits"])
+    print(f"{bundle.path}: {bundle.name}, exit behind {blocks}, {found['rule']} {found['threshold']:.4f}")
     print(
         f"  {accuracy['early_share']:.1%} leave early; accuracy {accuracy['hybrid']:.2%}; "
         f"{sent['mean_over_all']:.1f} bytes an image on average, {sent['always_offloading']:.1f} when all are sent "

@@ -1,6 +1,7 @@
 """From a hybrid checkpoint to a bundle whose head has two outputs, proved to compute what the network computes.
 
     head.onnx   image -> feature, exit_logits      low-bit layers folded: QCDQ for 2 to 8 bits, plain for binary
+                         and exit_logits_BLOCK of each other exit that was asked for
     tail.onnx   feature -> logits                  full precision
     full.onnx   image -> logits                    both, as if nobody left early
     bundle.json as ever, and "exit": which rule and threshold, what was measured, the layers' work
@@ -15,7 +16,7 @@ differ between the graphs and torch is counted on the reported images and writte
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,28 @@ import torch
 from torch import nn
 
 from bottlekit.device.bundle import FORMAT, VERSION, Bundle
-from bottlekit.device.codecs import Codec
-from bottlekit.device.early_exit import EXIT_OUTPUT
-from bottlekit.device.exit_rules import RULES, leaves_early
 from bottlekit.device.files import sha256_of_file, whole_folder, write_json
-from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.errors import EquivalenceError
 from bottlekit.export.bundle_writer import Listener, gate_inputs, golden_arrays, written_by
 from bottlekit.export.equivalence import Comparison, Network, compare_logits, compare_values, require
 from bottlekit.export.graphs import onnx_from_module, write_onnx
 from bottlekit.export.held_out import HeldOut
-from bottlekit.export.measure import BATCH, measure, size_statistics
+from bottlekit.export.hybrid_exit import Decision, decision_of, exit_outputs, head_outputs, measure_exit, run_graphs
+from bottlekit.export.measure import measure
 from bottlekit.export.networks import network_from_folder, one_at_a_time
 from bottlekit.export.sessions import Array
 from bottlekit.models.hybrid.blocks import folded
 from bottlekit.models.hybrid.checkpoint import HybridCheckpoint, load_hybrid_checkpoint
-from bottlekit.models.hybrid.network import HybridNetwork
+from bottlekit.models.hybrid.network import EdgePart, HybridNetwork
 from bottlekit.models.hybrid.spec import FULL_PRECISION
 from bottlekit.models.macs import macs
 from bottlekit.specs import to_dict
 from bottlekit.training.data import DataSet, dataset_from_name
-from bottlekit.training.exit_curve import Answers, exit_curve, point_at
 from bottlekit.training.hybrid import calibration_mask
 
 # The mean difference of a low-bit head that other roundings of single codes explain, as a part of the mean value. A
 # choice, not a measurement: a test shows that one layer with a scale that is 5 % off is refused by it.
 LOW_BIT_MEAN = 0.01
-# Points of the curve that a bundle carries.
-_CURVE_POINTS = 64
 
 
 def bundle_from_hybrid(
@@ -63,30 +58,39 @@ def bundle_from_hybrid(
     command: str = "",
     data_root: str | Path | None = None,
     say: Listener = lambda _message: None,
+    exits: Sequence[str] | None = None,
 ) -> Bundle:
     """Write the bundle of a hybrid checkpoint to the folder `out_dir`, whole or not at all, and load it.
 
     `images` bounds how many held-out images are measured; those that chose the threshold are never among them.
-    Raises CheckpointError, UsageError or DataError for what does not fit, EquivalenceError if a graph does not
-    compute what the network computes.
+    `exits` are the blocks whose exits the head carries, None the last one alone, for which training chose the
+    threshold; for others it is chosen here, on the same images.
+    Raises CheckpointError, UsageError, UnknownNameError or DataError for what does not fit, EquivalenceError if a
+    graph does not compute what the network computes.
     """
     checkpoint = load_hybrid_checkpoint(checkpoint_path)
     network, baseline = checkpoint.network(), checkpoint.baseline()
-    report = reported_images(checkpoint, data_root, images)
+    edge = network.edge if exits is None else network.edge_with(exits)
+    report = held_out_images(checkpoint, data_root, images)
     samples = gate_inputs(checkpoint.model.input_size, report)
     codec = network.codec_layer.codec
     with whole_folder(str(out_dir), force=force) as temporary:
         folder = Path(temporary)
         say("writing the graphs")
-        opsets = write_hybrid_graphs(network, baseline, folder, dynamic_batch)
+        opsets = write_hybrid_graphs(network, baseline, folder, dynamic_batch, edge)
         with network_from_folder(folder, codec, dynamic_batch) as graphs:
             say("comparing the graphs with the network")
-            comparisons = prove_hybrid(network, baseline, folder, one_at_a_time(graphs), samples)
+            comparisons = prove_hybrid(network, baseline, folder, one_at_a_time(graphs), samples, edge)
             golden = golden_arrays(one_at_a_time(graphs), codec, samples)
-            golden["exit_logits"] = head_outputs(folder, samples)[1]
+            golden.update(head_outputs(folder, samples)[1])
             say(f"measuring on {len(report)} held-out images")
             measured = measure(graphs, codec, report, True, lambda _done, _total: None)
-            exit_section = measure_exit(checkpoint, network, folder, graphs, codec, report)
+            decision = Decision(checkpoint.rule, checkpoint.threshold, checkpoint.calibration)
+            if edge.carried != network.edge.carried:
+                say("choosing the threshold of these exits")
+                chosen = held_out_images(checkpoint, data_root, to_report=False)
+                decision = decision_of(checkpoint, run_graphs(folder, graphs, codec, chosen).answers)
+            exit_section = measure_exit(checkpoint, network, edge, decision, folder, graphs, codec, report)
         np.savez_compressed(folder / "golden.npz", **golden)
         manifest = {
             **_description(checkpoint, network, command, dynamic_batch),
@@ -112,16 +116,21 @@ def bundle_from_hybrid(
 
 
 def write_hybrid_graphs(
-    network: HybridNetwork, baseline: nn.Module, folder: Path, dynamic_batch: bool
+    network: HybridNetwork, baseline: nn.Module, folder: Path, dynamic_batch: bool, edge: EdgePart | None = None
 ) -> dict[str, int]:
-    """Write head, tail, full and baseline .onnx; return {file name: opset read back}."""
+    """Write head, tail, full and baseline .onnx; return {file name: opset read back}.
+
+    `edge` None carries the last exit.
+    """
     size = network.model.input_size
     image, feature = torch.zeros(1, 3, size, size), torch.zeros(1, *network.feature_shape)
-    edge, cloud = folded(network.edge), network.cloud
+    part_here = edge or network.edge
+    names = [output for _, output in exit_outputs(network, part_here)]
+    plain, cloud = folded(part_here), network.cloud
     parts: list[tuple[str, nn.Module, torch.Tensor, str, str | tuple[str, ...]]] = [
-        ("head", edge, image, "image", ("feature", EXIT_OUTPUT)),
+        ("head", plain, image, "image", ("feature", *names)),
         ("tail", cloud, feature, "feature", "logits"),
-        ("full", _Whole(edge, cloud), image, "image", "logits"),
+        ("full", _Whole(plain, cloud), image, "image", "logits"),
         ("baseline", baseline, image, "image", "logits"),
     ]
     return {
@@ -133,20 +142,29 @@ def write_hybrid_graphs(
 
 
 def prove_hybrid(
-    network: HybridNetwork, baseline: nn.Module, folder: Path, graphs: Network, samples: Array
+    network: HybridNetwork,
+    baseline: nn.Module,
+    folder: Path,
+    graphs: Network,
+    samples: Array,
+    edge: EdgePart | None = None,
 ) -> list[Comparison]:
     """Compare the torch network with its graphs on `samples` (k, 3, h, w). EquivalenceError if they differ."""
     low = network.spec.bits != FULL_PRECISION
+    part_here = edge or network.edge
     with torch.inference_mode():
         inputs = torch.from_numpy(samples)
-        feature, exit_logits = (output.numpy() for output in network.edge(inputs))
+        feature, *exit_logits = (output.numpy() for output in part_here(inputs))
         decoded = network.codec_layer(torch.from_numpy(feature))
         logits, full = network.cloud(decoded).numpy(), network(inputs, with_codec=False).numpy()
         whole = baseline(inputs).numpy()
-    our_feature, our_exit = head_outputs(folder, samples)
+    our_feature, our_exits = head_outputs(folder, samples)
     comparisons = [
         compare_rounding("head.onnx feature", feature, our_feature, low),
-        compare_rounding(f"head.onnx {EXIT_OUTPUT}", exit_logits, our_exit, low),
+        *(
+            compare_rounding(f"head.onnx {output}", logits, our_exits[output], low)
+            for (_, output), logits in zip(exit_outputs(network, part_here), exit_logits, strict=True)
+        ),
         compare_logits("tail.onnx logits", logits, graphs.tail(decoded.numpy()), 1),
         compare_rounding("full.onnx logits", full, graphs.full(samples), low),
     ]
@@ -170,82 +188,19 @@ def compare_rounding(what: str, reference: Array, candidate: Array, low_bit: boo
     return Comparison(what, len(reference), 1, float(difference.max()), mean, tolerance, passed=mean <= tolerance)
 
 
-def head_outputs(folder: Path, images: Array) -> tuple[Array, Array]:
-    """(features (k, c, h, w), exit logits (k, classes)) of a bundle's head for images (k, 3, h, w), one by one."""
-    with OnnxRuntimeRunner(str(folder / "head.onnx"), spin=False) as runner:
-        found = [runner.run({"image": image[np.newaxis]}) for image in images]
-    return (
-        np.concatenate([outputs["feature"] for outputs in found]),
-        np.concatenate([outputs[EXIT_OUTPUT] for outputs in found]),
-    )
-
-
-def reported_images(
-    checkpoint: HybridCheckpoint, data_root: str | Path | None = None, limit: int | None = None
+def held_out_images(
+    checkpoint: HybridCheckpoint,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    to_report: bool = True,
 ) -> HeldOut:
-    """The held-out images of the checkpoint's data set without those that chose the threshold."""
+    """The held-out images of the checkpoint's data set without those that chose the threshold, or just those."""
     name = checkpoint.data.partition(":")[0] if data_root else checkpoint.data
     data = dataset_from_name(name, root=data_root, input_size=checkpoint.model.input_size)
-    places = np.flatnonzero(~calibration_mask(data.val.labels))
+    places = np.flatnonzero(calibration_mask(data.val.labels) != to_report)
     count = len(places) if limit is None else min(limit, len(places))
     chosen = [int(places[place * len(places) // count]) for place in range(count)]
     return _held_out(data, checkpoint, chosen)
-
-
-def measure_exit(
-    checkpoint: HybridCheckpoint,
-    network: HybridNetwork,
-    folder: Path,
-    graphs: Network,
-    codec: Codec,
-    report: HeldOut,
-) -> dict[str, Any]:
-    """bundle.json's "exit": what the device needs to decide, and what deciding gave on `report`."""
-    exits, clouds, sizes, torch_exits = [], [], [], []
-    for indices in report.batches(BATCH):
-        inputs = report.inputs(indices)
-        feature, exit_logits = head_outputs(folder, inputs)
-        payloads = [codec.encode(one) for one in feature]
-        sizes += [len(payload) for payload in payloads]
-        exits.append(exit_logits)
-        clouds.append(graphs.tail(np.stack([codec.decode(payload) for payload in payloads])))
-        with torch.inference_mode():
-            torch_exits.append(network.edge(torch.from_numpy(inputs))[1].numpy())
-    answers = Answers(np.concatenate(exits), np.concatenate(clouds), np.array(report.labels))
-    rule, threshold = checkpoint.rule, checkpoint.threshold
-    early = leaves_early(answers.exit_logits, rule, threshold)
-    in_torch = leaves_early(np.concatenate(torch_exits), rule, threshold)
-    point = point_at(answers, rule, threshold)
-    curve = exit_curve(answers, rule)
-    thinned = [curve[place * (len(curve) - 1) // (_CURVE_POINTS - 1)] for place in range(_CURVE_POINTS)]
-    block = network.exit_splits[-1]
-    return {
-        "output": EXIT_OUTPUT,
-        "block": block.name,
-        "block_index": block.index,
-        "bits": checkpoint.spec.bits,
-        "rules": list(RULES),
-        "rule": rule,
-        "threshold": threshold,
-        "calibration": checkpoint.calibration,
-        "accuracy": {
-            "images": len(report),
-            "data": report.name,
-            "exit": float((answers.exit_logits.argmax(1) == answers.labels).mean()),
-            "hybrid": point.accuracy,
-            "early_share": point.early_share,
-            "early": point.early_accuracy,
-            "offloaded": point.offloaded_accuracy,
-            "decisions_unlike_torch": int((early != in_torch).sum()),
-        },
-        "payload_bytes": {
-            "mean_over_all": float(np.where(early, 0, sizes).mean()),
-            "always_offloading": size_statistics(sizes, report.name)["mean"],
-        },
-        # One point for each threshold that matters, fewer where there are many images.
-        "curve": [dataclasses.asdict(one) for one in (curve if len(curve) <= _CURVE_POINTS else thinned)],
-        "work": checkpoint.work,
-    }
 
 
 class _Whole(nn.Module):

@@ -4,13 +4,15 @@
                                                 |--- leave: exit's answer ---|--- cloud's answer ---|
                                                                           threshold
 
-Moving the threshold over one image changes one answer, so sums from the left and from the right give all points.
-The labels only count who was right; the order comes from the exit's logits alone.
+Moving the threshold over one doubt changes one answer at most, so running sums give all points. With several exits
+the doubts of all of them are in one row, and an image whose doubt at an exit is passed is that exit's from then on,
+unless an earlier one has it. The labels only count who was right; the order comes from the exits' logits alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +26,36 @@ Array = NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What a pass over labelled images gave: logits (n, classes) of the exit and of the cloud, labels (n,)."""
+    """What a pass over labelled images gave: logits (n, classes) of the exit and of the cloud, labels (n,).
+
+    With several exits, `exit_logits` are the last one's and `earlier` those of the others, in their order.
+    """
 
     exit_logits: Array
     cloud_logits: Array
     labels: Array
+    earlier: tuple[Array, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together (UsageError)."""
-        if self.exit_logits.shape != self.cloud_logits.shape or len(self.labels) != len(self.exit_logits):
+        shapes = {logits.shape for logits in (*self.exits, self.cloud_logits)}
+        if len(shapes) > 1 or len(self.labels) != len(self.exit_logits):
             raise UsageError(
                 f"exit logits {self.exit_logits.shape}, cloud logits {self.cloud_logits.shape} and "
                 f"{len(self.labels)} labels do not belong together"
             )
         if not len(self.labels):
             raise UsageError("without images there is no threshold to choose")
+
+    @property
+    def exits(self) -> tuple[Array, ...]:
+        """The logits of every exit, in the order of execution."""
+        return (*self.earlier, self.exit_logits)
+
+    def right(self) -> Array:
+        """Whether each exit, and the cloud last, is right about each image: bool (exits + 1, n)."""
+        found: Array = np.stack([logits.argmax(1) == self.labels for logits in (*self.exits, self.cloud_logits)])
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,39 +75,38 @@ def exit_curve(answers: Answers, rule: str) -> list[CurvePoint]:
     A point's threshold lies half way between the doubts of the images on its two sides; images of equal doubt
     leave together. Raises UnknownNameError for the rule.
     """
-    doubts = doubt(answers.exit_logits, rule)
-    order = np.argsort(doubts, kind="stable")
-    ordered = doubts[order]
-    exit_right = (answers.exit_logits.argmax(1) == answers.labels)[order]
-    cloud_right = (answers.cloud_logits.argmax(1) == answers.labels)[order]
-    count = len(order)
-    early_right = np.concatenate([[0], np.cumsum(exit_right)])
-    late_right = np.concatenate([np.cumsum(cloud_right[::-1])[::-1], [0]])
-    points = []
-    for early in range(count + 1):
-        if 0 < early < count and ordered[early - 1] == ordered[early]:
+    doubts = np.stack([doubt(logits, rule) for logits in answers.exits])
+    order = np.argsort(doubts, axis=None, kind="stable")
+    ordered = doubts.ravel()[order]
+    right = answers.right()
+    exits, count = doubts.shape
+    # Who answers each image, the cloud at first; and how many are right among those that left and among the others.
+    who = np.full(count, exits)
+    early, early_right, late_right = 0, 0, int(right[exits].sum())
+    points = [_point(rule, answers, ordered, 0, early, early_right, late_right)]
+    changed = False
+    for place, (exit_, image) in enumerate(zip(*np.unravel_index(order, doubts.shape), strict=True), 1):
+        if exit_ < who[image]:
+            if who[image] == exits:
+                early, late_right = early + 1, late_right - int(right[exits, image])
+            else:
+                early_right -= int(right[who[image], image])
+            early_right += int(right[exit_, image])
+            who[image], changed = exit_, True
+        if not changed or (place < len(ordered) and ordered[place - 1] == ordered[place]):
             continue
-        threshold = _threshold(rule, ordered, early, answers.exit_logits.shape[1])
-        if early and not ordered[early - 1] < doubt_limit(rule, threshold):
-            continue  # complete doubt: no threshold lets these go
-        points.append(
-            CurvePoint(
-                threshold=threshold,
-                early_share=early / count,
-                accuracy=float(early_right[early] + late_right[early]) / count,
-                early_accuracy=float(early_right[early]) / early if early else None,
-                offloaded_accuracy=float(late_right[early]) / (count - early) if early < count else None,
-            )
-        )
+        point = _point(rule, answers, ordered, place, early, early_right, late_right)
+        if ordered[place - 1] < doubt_limit(rule, point.threshold):  # complete doubt: no threshold lets these go
+            points.append(point)
+        changed = False
     return points
 
 
 def point_at(answers: Answers, rule: str, threshold: float) -> CurvePoint:
     """The point of one threshold on these images."""
-    early = leaves_early(answers.exit_logits, rule, threshold)
-    exit_right = answers.exit_logits.argmax(1) == answers.labels
-    cloud_right = answers.cloud_logits.argmax(1) == answers.labels
-    right = np.where(early, exit_right, cloud_right)
+    who = who_answers(answers.exits, rule, threshold)
+    early = who < len(answers.exits)
+    right = answers.right()[who, np.arange(len(who))]
     return CurvePoint(
         threshold=threshold,
         early_share=float(early.mean()),
@@ -98,6 +114,13 @@ def point_at(answers: Answers, rule: str, threshold: float) -> CurvePoint:
         early_accuracy=float(right[early].mean()) if early.any() else None,
         offloaded_accuracy=float(right[~early].mean()) if not early.all() else None,
     )
+
+
+def who_answers(exits: Sequence[Array], rule: str, threshold: float) -> Array:
+    """For each image the first exit that is sure of it, or len(exits) for the cloud: whole numbers (n,)."""
+    leaving = np.stack([leaves_early(logits, rule, threshold) for logits in exits])
+    found: Array = np.where(leaving.any(axis=0), leaving.argmax(axis=0), len(leaving))
+    return found
 
 
 def calibrated_threshold(validation: Answers, rule: str, least_accuracy: float) -> CurvePoint:
@@ -113,14 +136,28 @@ def calibrated_threshold(validation: Answers, rule: str, least_accuracy: float) 
     return max(points, key=lambda point: (point.accuracy, point.early_share))
 
 
-def _threshold(rule: str, ordered: Array, early: int, classes: int) -> float:
-    """A threshold that lets exactly the first `early` images leave; at the ends, the end of the rule's range."""
+def _point(
+    rule: str, answers: Answers, ordered: Array, place: int, early: int, early_right: int, late_right: int
+) -> CurvePoint:
+    """The point whose threshold passes exactly the first `place` doubts."""
+    count = len(answers.labels)
+    return CurvePoint(
+        threshold=_threshold(rule, ordered, place, answers.exit_logits.shape[1]),
+        early_share=early / count,
+        accuracy=float(early_right + late_right) / count,
+        early_accuracy=float(early_right) / early if early else None,
+        offloaded_accuracy=float(late_right) / (count - early) if early < count else None,
+    )
+
+
+def _threshold(rule: str, ordered: Array, place: int, classes: int) -> float:
+    """A threshold that passes exactly the first `place` doubts; at the ends, the end of the rule's range."""
     low, high = threshold_range(rule, classes)
-    if early == 0:
+    if place == 0:
         return low if rule == "entropy" else high
-    if early == len(ordered):
+    if place == len(ordered):
         return high if rule == "entropy" else low
-    middle = float(ordered[early - 1] + ordered[early]) / 2
+    middle = float(ordered[place - 1] + ordered[place]) / 2
     # Two neighbouring floats have no number between them: the upper one itself lets the lower leave.
-    limit = middle if ordered[early - 1] < middle else float(ordered[early])
+    limit = middle if ordered[place - 1] < middle else float(ordered[place])
     return threshold_of_doubt(rule, limit)

@@ -35,9 +35,9 @@ class Recipe:
 
     `epochs` 0 trains nothing: the weights are taken as they are. `warmup_epochs` raises the learning rate
     linearly from 0; after it, `schedule` "cosine" lowers it to 0, "step" multiplies it by `step_factor` every
-    `step_epochs`, "constant" keeps it. `weight_decay` spares biases and batch norms. `amp` uses half precision
-    where there is a GPU. `evaluate_every` so many epochs the held-out accuracy is shown; 0: at the end only.
-    `name` is the recipe it came from.
+    `step_epochs`, or at each of the `milestones` (epochs) where there are any, "constant" keeps it. `weight_decay`
+    spares biases and batch norms. `amp` uses half precision where there is a GPU. `evaluate_every` so many epochs
+    the held-out accuracy is shown; 0: at the end only. `name` is the recipe it came from.
     """
 
     epochs: int
@@ -49,6 +49,7 @@ class Recipe:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     warmup_epochs: float = 0.0
     step_epochs: int = 30
+    milestones: tuple[int, ...] = ()
     step_factor: float = 0.1
     label_smoothing: float = 0.0
     amp: bool = True
@@ -60,6 +61,8 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UsageError(f"{_option(name)} must be a whole number of at least {least}, not {value!r}")
+        if not _rise(self.milestones):
+            raise UsageError(f"the recipe's milestones must be epochs above 0 that rise, not {self.milestones!r}")
         for name in ("momentum", "weight_decay", "warmup_epochs", "step_factor", "label_smoothing"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
@@ -75,6 +78,13 @@ class Recipe:
             raise UnknownNameError("schedule", str(self.schedule), ["cosine", "step", "constant"])
         if not isinstance(self.amp, bool):
             raise UsageError(f"the recipe's amp must be true or false, not {self.amp!r}")
+
+
+def _rise(milestones: object) -> bool:
+    """Whether these are whole numbers above 0, each larger than the one before."""
+    if not isinstance(milestones, tuple) or not all(type(epoch) is int and epoch > 0 for epoch in milestones):
+        return False
+    return list(milestones) == sorted(set(milestones))
 
 
 def _option(field: str) -> str:
@@ -125,7 +135,8 @@ def recipe_from_name(name: str, phase: Phase, **overrides: Any) -> Recipe:
     if unknown or missing:
         raise UsageError(f"{where}, table [{phase}]: unknown fields {unknown}, missing fields {missing}")
     try:
-        recipe = Recipe(**fields, name=name)
+        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        recipe = Recipe(**given, name=name)
     except UsageError as error:
         raise UsageError(f"{where}, table [{phase}]: {error}") from error
     return dataclasses.replace(recipe, **{key: value for key, value in overrides.items() if value is not None})
@@ -150,5 +161,8 @@ def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
         done = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
         return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     if recipe.schedule == "step":
-        return recipe.learning_rate * recipe.step_factor ** (int(epoch) // recipe.step_epochs)
+        steps = int(epoch) // recipe.step_epochs
+        if recipe.milestones:
+            steps = sum(epoch >= milestone for milestone in recipe.milestones)
+        return recipe.learning_rate * recipe.step_factor**steps
     return recipe.learning_rate

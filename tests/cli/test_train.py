@@ -120,7 +120,7 @@ def test_a_sweep_prints_a_table_and_writes_two_files(train: Train, tmp_path: Pat
         (["--backbone", "resnet51"], "backbone 'resnet51' does not exist; there are: resnet18"),
         (
             ["--recipe", "imagenet"],
-            "recipe 'imagenet' does not exist; there are: cifar, digits, fractals, miniimagenet",
+            "recipe 'imagenet' does not exist; there are: cifar, digits, fractals, hybrid_cifar, miniimagenet",
         ),
         (["--lr", "0"], "--lr must be a positive number, not 0.0"),
         (["--epochs", "-1"], "--epochs must be a whole number of at least 0, not -1"),

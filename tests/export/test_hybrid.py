@@ -16,13 +16,13 @@ import torch
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.client import SplitClient
 from bottlekit.device.early_exit import ComputedHead, EarlyExit, offload_to_server
-from bottlekit.device.exit_rules import leaves_early
+from bottlekit.device.exit_rules import entropy, first_sure, leaves_early
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.server import server_from_fleet
-from bottlekit.errors import EquivalenceError, UsageError
+from bottlekit.errors import EquivalenceError, UnknownNameError, UsageError
 from bottlekit.export.equivalence import require
-from bottlekit.export.hybrid import bundle_from_hybrid, compare_rounding, reported_images, write_hybrid_graphs
+from bottlekit.export.hybrid import bundle_from_hybrid, compare_rounding, held_out_images, write_hybrid_graphs
 from bottlekit.models.hybrid.checkpoint import load_hybrid_checkpoint
 from bottlekit.models.hybrid.network import HybridNetwork
 from bottlekit.models.hybrid.spec import HybridSpec
@@ -74,7 +74,7 @@ def serving(bundle: Bundle) -> Iterator[tuple[str, int]]:
 def test_edge_and_cloud_over_a_socket_are_the_torch_network(bundle: Bundle, trained: Path) -> None:
     """Image by image, at three thresholds: who leaves, and what is answered."""
     checkpoint = load_hybrid_checkpoint(trained)
-    network, images = checkpoint.network(), reported_images(checkpoint, limit=60)
+    network, images = checkpoint.network(), held_out_images(checkpoint, limit=60)
     inputs = images.inputs(range(len(images)))
     with torch.inference_mode():
         exit_logits, cloud_logits = (answer.numpy() for answer in network.every_answer(torch.from_numpy(inputs)))
@@ -96,6 +96,64 @@ def test_edge_and_cloud_over_a_socket_are_the_torch_network(bundle: Bundle, trai
                 assert (answer.early, answer.class_index) == (early[place], expected[place])
                 assert (answer.framed_bytes > answer.payload_bytes > 0) != answer.early
     assert len(groups) == 3, "the thresholds do not tell images apart"
+
+
+def between(doubts: np.ndarray) -> float:
+    """A threshold that some images pass and some do not, as far as can be from any: a code that rounds otherwise in
+    the graph than in torch changes no decision."""
+    middle = np.sort(doubts)[len(doubts) // 4 : 3 * len(doubts) // 4]
+    widest = int(np.diff(middle).argmax())
+    return float(middle[widest] + middle[widest + 1]) / 2
+
+
+@pytest.mark.slow
+def test_with_several_exits_the_first_that_is_sure_answers_as_in_torch(source: Path, tmp_path: Path) -> None:
+    """Image by image over a socket, with one threshold for both exits and with one for each."""
+    path = tmp_path / "hybrid.safetensors"
+    recipe = Recipe(epochs=2, batch_size=64, learning_rate=3e-3, optimizer="adamw")
+    spec = HybridSpec("rb2", 4, ("rb1", "rb2"), bottleneck=BottleneckSpec("bottlenet", "rb2", 4))
+    train_hybrid(path, source, spec, HybridPlan((0.2, 0.3), allowed_drop=0.05), recipe, quiet=True)
+    with pytest.raises(UnknownNameError, match="exit 'rb3' does not exist; there are: rb1, rb2"):
+        bundle_from_hybrid(path, tmp_path / "no", exits=("rb1", "rb3"))
+    with pytest.raises(UsageError, match="--exits must name different blocks in their order, not rb2,rb1"):
+        bundle_from_hybrid(path, tmp_path / "no", exits=("rb2", "rb1"))
+    both = bundle_from_hybrid(path, tmp_path / "both", exits=("rb1", "rb2"))
+    section = both.manifest["exit"]
+    assert [one["output"] for one in section["exits"]] == ["exit_logits_rb1", "exit_logits"]
+    assert {record["name"] for record in section["work"] if record["place"] == "exit"} == {
+        "exits.0.linear",
+        "exits.1.linear",
+    }
+    assert section["calibration"]["images"] == 120
+    assert both.golden()["exit_logits_rb1"].shape == both.golden()["exit_logits"].shape
+    last = bundle_from_hybrid(path, tmp_path / "last").manifest["exit"]
+    assert [record["name"] for record in last["work"] if record["place"] == "exit"] == ["exits.1.linear"]
+
+    checkpoint = load_hybrid_checkpoint(path)
+    network, images = checkpoint.network(), held_out_images(checkpoint, limit=40)
+    inputs = images.inputs(range(len(images)))
+    with torch.inference_mode():
+        *exits, cloud = (answer.numpy() for answer in network.every_answer(torch.from_numpy(inputs)))
+    computed, seen = ComputedHead(), set()
+    with (
+        serving(both) as (host, port),
+        OnnxRuntimeRunner(both.onnx_path("head"), spin=False) as head,
+        SplitClient(both, host, port, head_runner=computed) as client,
+    ):
+        device = EarlyExit(both, head, offload_to_server(client, computed))
+        first, last = (between(entropy(one)) for one in exits)
+        for thresholds in ([last, last], [first, last], [0.0, last]):
+            device.thresholds = thresholds
+            for place in range(len(images)):
+                answer = device.infer_input(inputs[place : place + 1])
+                sure = first_sure([one[place] for one in exits], "entropy", thresholds)
+                expected = cloud[place] if sure is None else exits[sure][place]
+                assert (answer.exit, answer.class_index) == (
+                    None if sure is None else spec.exits[sure],
+                    int(expected.argmax()),
+                )
+                seen.add(answer.exit)
+    assert seen == {"rb1", "rb2", None}, "the thresholds do not tell images apart"
 
 
 @pytest.mark.slow

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bottlekit.device.exit_rules import RULES, leaves_early
+from bottlekit.device.exit_rules import RULES, first_sure, leaves_early
 from bottlekit.errors import UsageError
-from bottlekit.training.exit_curve import Answers, calibrated_threshold, exit_curve, point_at
+from bottlekit.training.exit_curve import Answers, calibrated_threshold, exit_curve, point_at, who_answers
 
 
 def some_answers(count: int = 60, classes: int = 4, seed: int = 0) -> Answers:
@@ -32,6 +32,32 @@ def test_every_point_is_what_its_threshold_really_does(rule: str) -> None:
         ):
             assert (ours is None) == (theirs is None)
             assert ours is None or ours == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("exits", [2, 3])
+def test_with_several_exits_every_point_is_what_its_threshold_really_does(rule: str, exits: int) -> None:
+    parts = [some_answers(seed=seed) for seed in range(exits)]
+    labels = parts[0].labels
+    # Each exit's logits belong to the same labels.
+    logits = [part.exit_logits[np.argsort(part.labels, kind="stable")] for part in parts]
+    labels = np.sort(labels)
+    cloud = parts[0].cloud_logits[np.argsort(parts[0].labels, kind="stable")]
+    answers = Answers(logits[-1], cloud, labels, tuple(logits[:-1]))
+    curve = exit_curve(answers, rule)
+    assert len(curve) > 61
+    shares = [point.early_share for point in curve]
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert shares == sorted(shares)
+    for point in curve:
+        again = point_at(answers, rule, point.threshold)
+        assert (again.early_share, again.accuracy) == (point.early_share, pytest.approx(point.accuracy))
+        assert (again.early_accuracy or 0.0) == pytest.approx(point.early_accuracy or 0.0)
+        who = who_answers(answers.exits, rule, point.threshold)
+        for image in range(len(labels)):
+            one = [exit_[image] for exit_ in answers.exits]
+            first = first_sure(one, rule, [point.threshold] * exits)
+            assert who[image] == (exits if first is None else first)
 
 
 @pytest.mark.parametrize("rule", RULES)

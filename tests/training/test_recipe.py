@@ -38,6 +38,20 @@ def test_miniimagenet_is_trained_for_the_papers_90_epochs() -> None:
     assert recipe_from_name("miniimagenet", "backbone").epochs == 90
 
 
+def test_the_hybrid_papers_recipe_lowers_the_rate_three_times() -> None:
+    recipe = recipe_from_name("hybrid_cifar", "backbone")
+    assert (recipe.epochs, recipe.batch_size, recipe.weight_decay, recipe.momentum) == (150, 128, 1e-4, 0.9)
+    rates = [learning_rate_at(recipe, epoch * 10, 10) for epoch in range(150)]
+    expected = [0.1] * 80 + [0.01] * 40 + [0.001] * 25 + [0.0001] * 5
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("milestones", [(0, 5), (8, 4), (4, 4), ("a",), 5])
+def test_milestones_rise(milestones: object) -> None:
+    with pytest.raises(UsageError, match="milestones must be epochs above 0 that rise"):
+        dataclasses.replace(PLAIN, milestones=milestones)  # type: ignore[arg-type]
+
+
 def test_what_is_asked_for_replaces_the_recipe() -> None:
     recipe = recipe_from_name("digits", "backbone", epochs=1, learning_rate=0.5, batch_size=None)
     assert (recipe.epochs, recipe.learning_rate) == (1, 0.5)
@@ -76,7 +90,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_lists_those_that_exist() -> None:
-    with pytest.raises(UnknownNameError, match="cifar, digits, fractals, miniimagenet"):
+    with pytest.raises(UnknownNameError, match="cifar, digits, fractals, hybrid_cifar, miniimagenet"):
         recipe_from_name("imagenet", "backbone")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bottlekit.errors import UnknownNameError, UsageError
 from bottlekit.models.backbones import backbone_from_name
 from bottlekit.models.codec_layer import CodecLayer
 from bottlekit.models.cut import segments
@@ -38,27 +40,31 @@ class ExitHead(nn.Module):
 
 
 class EdgePart(nn.Module):
-    """The device's part: image -> (reduced feature (n, c', h', w'), the last exit's logits (n, classes)).
+    """The device's part: image -> (reduced feature (n, c', h', w'), logits (n, classes) of each exit it carries).
 
-    Exits before the last one would save the device nothing in one graph; they serve training and the cost model.
+    All its exits are computed for every image, in one graph (decision 11). Those that it does not carry served
+    training.
     """
 
-    def __init__(self, pieces: nn.ModuleList, last_exit: nn.Module, exit_piece: int, reduce: nn.Module) -> None:
+    def __init__(
+        self, pieces: nn.ModuleList, exits: nn.ModuleList, carried: Sequence[int], reduce: nn.Module
+    ) -> None:
+        """`carried` are the numbers of the exits, which are those of the pieces they stand behind."""
         super().__init__()
         self.pieces = pieces
-        self.last_exit = last_exit
-        self.exit_piece = exit_piece
+        self.exits = nn.ModuleList(exits[index] for index in carried)
+        self.carried = tuple(carried)
         self.reduce = reduce
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Feature first: what takes one output of this graph takes what is sent."""
         value = image
-        logits = image
+        logits = []
         for index, piece in enumerate(self.pieces):
             value = piece(value)
-            if index == self.exit_piece:
-                logits = self.last_exit(value)
-        return self.reduce(value), logits
+            if index in self.carried:
+                logits.append(self.exits[self.carried.index(index)](value))
+        return self.reduce(value), *logits
 
 
 class CloudPart(nn.Module):
@@ -124,8 +130,20 @@ class HybridNetwork(nn.Module):
     @property
     def edge(self) -> EdgePart:
         """image (n, 3, h, w) -> (feature, logits of the last exit); shares this network's modules."""
-        last = len(self.exits) - 1
-        return EdgePart(self.pieces, self.exits[last], last, self.reduce).train(self.training)
+        return self.edge_with((self.spec.exits[-1],))
+
+    def edge_with(self, blocks: Sequence[str]) -> EdgePart:
+        """image (n, 3, h, w) -> (feature, logits of the exits behind these blocks); shares this network's modules.
+
+        Raises UnknownNameError for a block without an exit, UsageError for none, or blocks out of order or twice.
+        """
+        for block in blocks:
+            if block not in self.spec.exits:
+                raise UnknownNameError("exit", block, self.spec.exits, "These were trained.")
+        carried = [self.spec.exits.index(block) for block in blocks]
+        if not carried or carried != sorted(set(carried)):
+            raise UsageError(f"--exits must name different blocks in their order, not {','.join(blocks)}")
+        return EdgePart(self.pieces, self.exits, carried, self.reduce).train(self.training)
 
     @property
     def cloud(self) -> CloudPart:

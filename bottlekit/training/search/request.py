@@ -86,7 +86,7 @@ def request_from_checkpoint(
         "training_images": len(data.train),
         "unit": unit,
         "codec": to_dict(codec),
-        "recipe": dataclasses.asdict(how),
+        "recipe": to_dict(how),
         "seed": seed,
     }
     first = Trial(ordered[0].name, grids[ordered[0].name][0], how.epochs)
