@@ -206,6 +206,24 @@ def test_the_pacer_passes_on_every_byte_and_the_end() -> None:
 
 
 @pytest.mark.slow
+def test_namespaces_of_a_killed_run_go_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    namespaces = module("namespaces")
+    why_not = namespaces.why_no_namespaces()
+    if why_not is not None:
+        pytest.skip(why_not)
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS))
+    code = "import time; from links.namespaces import Namespaces\n"
+    code += "with Namespaces() as spaces: print(*spaces.names, flush=True); time.sleep(600)"
+    with namespaces.process([sys.executable, "-c", code]) as killed:
+        stale = killed.stdout.readline().split()
+        killed.kill()
+        killed.wait()
+    assert set(stale) <= set(namespaces.existing_names())
+    with namespaces.Namespaces():
+        assert not set(stale) & set(namespaces.existing_names())
+
+
+@pytest.mark.slow
 def test_namespaces_are_joined_shaped_cut_and_gone_afterwards() -> None:
     namespaces, shaping = module("namespaces"), module("shaping")
     why_not = namespaces.why_no_namespaces()
