@@ -14,6 +14,7 @@ options make it as large as the papers' setup:
         --splits rb1,rb4,rb8,rb14 --channels 1 --spatial 2 --epochs 30
 
 Finished trainings are kept in --folder and not repeated: delete it to start anew. Interrupted ones begin again.
+Several processes can share the work: each trains some seeds or splits with --dry; --finished draws what is there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bytes_points import JPEG_LIKE, LOSSLESS, RANGES, Point, comparison, points_of_network, with_choice
+from bytes_picture import draw
+from bytes_points import Point, comparison, points_of_network, with_choice
 from record import RESULTS, record
 
 from bottlekit.device.files import read_json, write_json
@@ -59,7 +61,12 @@ def main() -> None:
                 "bottlenet", split, options.channels, options.spatial, max(3, options.spatial + 1)
             )
             for codec, how in ways(options):
-                points += trained_and_measured(folder, source, unit, codec, how, recipe, data, choice, seed)
+                path = folder / name_of(split, codec, how, seed)
+                measured = path.with_suffix(".json")
+                if not measured.exists() and not options.finished:
+                    trained_and_measured(path, source, unit, codec, how, recipe, data, choice, seed)
+                if measured.exists():
+                    points += read_json(str(measured), "points")["points"]
     compared = comparison(points)
     figures = {
         "data": data.name, "backbone": options.backbone, "input_size": data.input_size, "baseline": baseline,
@@ -92,6 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--distill-epochs", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--folder", type=Path, default=Path("bytes-accuracy"))
+    parser.add_argument("--finished", action="store_true", help="train nothing, take what --folder has")
     parser.add_argument("--dry", action="store_true", help="print, and record nothing")
     return parser.parse_args()
 
@@ -115,8 +123,14 @@ def ways(options: argparse.Namespace) -> list[tuple[CodecSpec, BottleneckTrainin
     return found
 
 
+def name_of(split: str, codec: CodecSpec, how: BottleneckTraining, seed: int) -> str:
+    """The file of one network."""
+    setting = codec.quality if codec.name == "jpeg" else codec.bits
+    return f"{split}-{codec.name}-{setting}-{how.rate_weight:g}-seed{seed}.safetensors"
+
+
 def trained_and_measured(
-    folder: Path,
+    path: Path,
     source: Path,
     unit: BottleneckSpec,
     codec: CodecSpec,
@@ -125,23 +139,17 @@ def trained_and_measured(
     data: DataSet,
     choice: LabelledImages,
     seed: int,
-) -> list[Point]:
-    """The points of one network, from the folder if they are there; every codec for the first seed."""
-    setting = codec.quality if codec.name == "jpeg" else codec.bits
-    path = folder / f"{unit.split}-{codec.name}-{setting}-{how.rate_weight:g}-seed{seed}.safetensors"
-    measured = path.with_suffix(".json")
-    if not measured.exists():
-        if not path.exists():
-            for leftover in folder.glob(f"{path.name}*resume"):
-                leftover.unlink()
-            train_bottleneck(path, source, unit, codec, recipe, data, seed, how, quiet=True)
-        write_json(str(measured), {"points": points_of_network(path, data, choice, every_codec=seed == 0)})
-    points: list[Point] = read_json(str(measured), "points")["points"]
+) -> None:
+    """Train a network and write its points beside it; with every codec for the first seed."""
+    if not path.exists():
+        for leftover in path.parent.glob(f"{path.stem}*resume"):
+            leftover.unlink()
+        train_bottleneck(path, source, unit, codec, recipe, data, seed, how, quiet=True)
+    points = points_of_network(path, data, choice, every_codec=seed == 0)
+    write_json(str(path.with_suffix(".json")), {"points": points})
     shown = next(p for p in points if p["codec"] in ("jpeg-lean", "learned"))
-    print(
-        path.stem, *(f"{shown[p]['mean_bytes']:.1f} B {shown[p]['accuracy']:.2%}" for p in ("choice", "held_out"))
-    )
-    return points
+    words = [f"{shown[part]['mean_bytes']:.1f} B {shown[part]['accuracy']:.2%}" for part in ("choice", "held_out")]
+    print(path.stem, *words, flush=True)
 
 
 def report(points: list[Point], compared: list[Point]) -> None:
@@ -161,59 +169,6 @@ def report(points: list[Point], compared: list[Point]) -> None:
             f"difference {row['difference']:+.2%} [{row['difference_low']:+.2%}, {row['difference_high']:+.2%}]"
             + ("" if row["as_accurate_on_choice"] else "; none as accurate on the choice images")
         )
-
-
-def draw(figures: Point, path: Path) -> None:
-    """Framed bytes against accuracy, a panel a split: every codec small, jpeg-lean and learned large, by seed."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["svg.hashsalt"] = "bottlekit"
-    splits = list(dict.fromkeys(point["split"] for point in figures["points"]))
-    figure, panels = pyplot.subplots(
-        1, len(splits), figsize=(2.5 + 3 * len(splits), 4.2), layout="constrained", sharey=True, squeeze=False
-    )
-    markers = dict(zip((*JPEG_LIKE, *LOSSLESS), "sDhovP^X", strict=True))
-    for split, axes in zip(splits, panels[0], strict=True):
-        for number, name in enumerate(markers):
-            for value_range in RANGES:
-                some = [
-                    point["held_out"] for point in figures["points"]
-                    if (point["split"], point["codec"], point["range"]) == (split, name, value_range)
-                ]  # fmt: skip
-                if not some:
-                    continue
-                axes.plot(
-                    [point["mean_bytes"] for point in some], [100 * point["accuracy"] for point in some],
-                    markers[name], color=f"C{number}", markersize=7 if name in ("jpeg-lean", "learned") else 4,
-                    markerfacecolor=f"C{number}" if value_range == "static" else "none",
-                    label=f"{name}, {value_range} range",
-                )  # fmt: skip
-        axes.axhline(100 * figures["baseline"], color="gray", linewidth=1, linestyle="--")
-        axes.set_xscale("log")
-        axes.set_title(split, fontsize=10)
-        axes.set_xlabel("mean payload in bytes", fontsize=8)
-        framed = [p["held_out"]["mean_framed_bytes"] - p["held_out"]["mean_bytes"] for p in figures["points"]]
-        above = axes.secondary_xaxis("top", functions=_shifted(sum(framed) / len(framed)))
-        above.tick_params(labelsize=6)
-    panels[0][0].set_ylabel(f"accuracy on {figures['held_out_images']} held-out images in %")
-    figure.suptitle(
-        f"{figures['backbone']}, {figures['data']}, {figures['input_size']} pixels; above: bytes with their frame",
-        fontsize=10,
-    )
-    handles = {
-        label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles, fontsize=7, loc="outside right center")
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
-
-
-def _shifted(overhead: float) -> tuple[Any, Any]:
-    """From payload bytes to framed bytes and back."""
-    return (lambda x: x + overhead), (lambda x: x - overhead)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for way, unit in units(load_checkpoint(source).model, options.split, options.values).items():
-            path = options.folder / f"{way}-{options.split}-{options.quality}-seed{seed}.safetensors"
+            size = f"{unit.channels}-{unit.spatial}"
+            path = options.folder / f"{way}-{size}-{options.split}-{options.quality}-seed{seed}.safetensors"
             if not path.exists():
                 codec = CodecSpec("jpeg", 8, options.quality)
                 train_bottleneck(path, source, unit, codec, recipe, data, seed, quiet=True)
@@ -90,7 +91,8 @@ def units(model: ModelSpec, split_name: str, values: int | None) -> dict[str, Bo
     """A channel-wise, a spatial and a combined reduction to as near `values` values as each can."""
     split = split_spec(model, split_name)
     pixels = split.height * split.width
-    values = values or split.channels * pixels // 64
+    # A reduction of channels alone cannot go below one.
+    values = max(values or split.channels * pixels // 64, pixels)
     channels = max(1, round(values / pixels))
     spatial = max(2, round((split.channels * pixels / values) ** 0.5))
     return {

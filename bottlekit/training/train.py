@@ -13,13 +13,13 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import bottlekit
-from bottlekit.device.codecs.calibrate import range_from_features
 from bottlekit.device.files import sha256_of_file
-from bottlekit.errors import CheckpointError, UsageError
+from bottlekit.errors import BottlekitError, CheckpointError, UsageError
 from bottlekit.models.backbones import backbone_from_name
 from bottlekit.models.checkpoint import Checkpoint, backbone_from_file, load_checkpoint, save_checkpoint
 from bottlekit.models.network import SplitNetwork
@@ -35,6 +35,8 @@ from bottlekit.training.resume import refuse_to_forget, resume_path
 from bottlekit.training.warm_start import warm_start
 
 _RANGE_BATCH = 64
+# In standard deviations. Behind batch norm and ReLU this is about 2.4.
+_RANGE_DEVIATIONS = 3.5
 
 
 def train_backbone(
@@ -174,8 +176,10 @@ def split_network(checkpoint: Checkpoint, bottleneck: BottleneckSpec, codec: Cod
 
 
 def starting_range(network: SplitNetwork, training: LabelledImages, seed: int) -> tuple[float, float]:
-    """The static range that fits the features of training images in the network's first training steps.
+    """A static range (low, high) to train with: as far from the mean of training images' features as few are.
 
+    Not the range with which they come back nearest, as for a network that is trained already: what an untrained
+    unit gives has long tails, which would take most of few codes, and training fits the values to the range.
     In training mode, because norms in evaluation mode know nothing of a new unit yet; nothing of it is kept.
     """
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -184,8 +188,15 @@ def starting_range(network: SplitNetwork, training: LabelledImages, seed: int) -
         network.train()
         features = torch.cat([network.head(part) for part in inputs])
     network.load_state_dict(before)
-    low, high = range_from_features(features.float().numpy(), network.codec.bits).tolist()
-    return low, high
+    values = features.double()
+    reach = _RANGE_DEVIATIONS * float(values.std())
+    low = max(float(values.min()), float(values.mean()) - reach)
+    high = min(float(values.max()), float(values.mean()) + reach)
+    if not low < high:
+        raise BottlekitError(
+            f"features from {low} to {high} have no range; look at the network that training starts from"
+        )
+    return float(np.float32(low)), float(np.float32(high))
 
 
 def measured_rates(network: SplitNetwork, codecs: list[CodecSpec], data: DataSet) -> list[dict[str, Any]]:
