@@ -10,22 +10,19 @@ pass in each direction. One line in results/schedules.jsonl, with every sample.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import queue
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from links.pacer import Pacer
+from links.shaping import Rate
 from record import record
 
 from bottlekit.build.layer_profile import layers_from_classifier
@@ -39,44 +36,6 @@ from bottlekit.planning.schedule import Bounds, groups_from_machines, schedule_f
 from bottlekit.specs import LinkSpec
 
 SIZE = 64
-
-
-class PacedRelay:
-    """Passes bytes on to a server, so many a second in each direction."""
-
-    def __init__(self, port: int, mbps: float) -> None:
-        self._port = port
-        self._bytes_per_s = mbps * 1e6 / 8
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address: tuple[str, int] = self._listening.getsockname()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listening.accept()
-            server = socket.create_connection(("127.0.0.1", self._port))
-            for source, sink in ((client, server), (server, client)):
-                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        """Stamp pieces as they come in, and let another thread pass each on when the link has had time for it."""
-        arrived: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
-        threading.Thread(target=self._send, args=(arrived, sink), daemon=True).start()
-        with contextlib.suppress(OSError):
-            while piece := source.recv(4096):
-                arrived.put((time.perf_counter(), piece))
-
-    def _send(self, arrived: queue.SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
-        free_at = 0.0
-        while True:
-            came, piece = arrived.get()
-            # The link is busy with a piece for as long as its bits take; it arrives at the end of that. Sleeping
-            # too long does not make the link slower: the next piece is due from when this one should have gone.
-            free_at = max(free_at, came) + len(piece) / self._bytes_per_s
-            time.sleep(max(0.0, free_at - time.perf_counter()))
-            with contextlib.suppress(OSError):
-                sink.sendall(piece)
 
 
 def exported(network: str, path: Path) -> None:
@@ -120,7 +79,8 @@ def main() -> None:
         server = subprocess.Popen([sys.executable, "-m", "bottlekit", *words], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         with server:
-            relay = PacedRelay(json.loads(server.stdout.readline())["port"], options.mbps)
+            rate = Rate([(0.0, options.mbps)])
+            relay = Pacer(("127.0.0.1", json.loads(server.stdout.readline())["port"]), rate, rate)
             chosen = [schedule_from_groups(problem, groups_of(machines)) for machines in placements(problem.count)]
             chosen.append(schedule_from_problem(problem))
             rows = [executed(schedule, path, profile, relay.address, options.runs) for schedule in chosen]
