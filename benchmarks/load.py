@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,11 +119,14 @@ async def frame_from(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(length)
 
 
-async def greeted(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, list[Any]]:
-    """A connection that has said hello, and the bundles that the server then offered."""
+async def greeted(
+    host: str, port: int, context: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, list[Any]]:
+    """A connection that has said hello, over TLS with a context, and the bundles that the server then offered."""
     from thrift.transport.TTransport import TMemoryBuffer
 
-    reader, writer = await asyncio.open_connection(host, port)
+    name = None if context is None else "localhost"
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
     writer.write(message("hello", 1, 1, "benchmark", None, None))
     frame = await frame_from(reader)
     protocol = compact_protocol(TMemoryBuffer(frame), len(frame), 4096)

@@ -17,6 +17,8 @@ import asyncio
 import contextlib
 import random
 import signal
+import ssl
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,9 @@ from bottlekit.device.bundle import Bundle, fleet_from_path
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.wire.addresses import address_from_text
 from bottlekit.device.wire.answers import logits_from_answer
+from bottlekit.device.wire.tls import client_context
 from bottlekit.report import drawing
+from bottlekit.serving import certs
 from bottlekit.serving.top import status_from_server
 
 ROOT = Path(__file__).parents[1]
@@ -43,8 +47,9 @@ SETTLED = 0.2
 class Soak:
     """The clients' side, and what it counted."""
 
-    def __init__(self, bundles: list[Bundle], seed: int) -> None:
+    def __init__(self, bundles: list[Bundle], seed: int, context: ssl.SSLContext | None) -> None:
         self._bundles = bundles
+        self._context = context
         self._random = random.Random(seed)
         self._questions = {}
         for bundle in bundles:
@@ -62,7 +67,7 @@ class Soak:
     async def _one_after_the_other(self, host: str, port: int, until_s: float) -> None:
         while time.monotonic() < until_s:
             bundle = self._random.choice(self._bundles)
-            reader, writer, offered = await greeted(host, port)
+            reader, writer, offered = await greeted(host, port, self._context)
             numbers = {one.name: number for number, one in enumerate(offered)}
             for turn in range(int(self._random.expovariate(1.0 / REQUESTS_OF_A_CLIENT)) + 1):
                 if time.monotonic() >= until_s:
@@ -144,6 +149,7 @@ async def soaked(
     """Load and watch a server for so long; the samples."""
     begin_s = time.monotonic()
     watching = watch(process, address_from_text(told["http"]), soak, begin_s, begin_s + seconds, reload_every_s)
+    samples: list[dict[str, Any]]
     samples, _ = await asyncio.gather(watching, soak.run(told["host"], told["port"], begin_s + seconds))
     return samples
 
@@ -198,12 +204,21 @@ def main() -> None:
     parser.add_argument("--reload-every", type=float, default=20.0, help="seconds between two SIGHUPs")
     parser.add_argument("--threads", type=int, default=1, help="threads for one tail")
     parser.add_argument("--seed", type=int, default=0, help="of the clients")
-    parser.add_argument("--svg", type=Path, default=ROOT / "docs/soak.svg", help="where to draw")
+    parser.add_argument("--tls", action="store_true", help="with certificates on both sides")
+    parser.add_argument("--svg", type=Path, default=None, help="where to draw; docs/soak.svg without --tls")
     parser.add_argument("--png", type=Path, default=None, help="the same as pixels")
     parser.add_argument("--dry", action="store_true", help="print only")
     options = parser.parse_args()
-    soak = Soak(fleet_from_path(str(options.fleet)), options.seed)
-    with serving(options.fleet, "--http", "127.0.0.1:0", "--threads", options.threads) as (process, told):
+    with contextlib.ExitStack() as stack:
+        words: list[object] = ["--http", "127.0.0.1:0", "--threads", options.threads]
+        context = None
+        if options.tls:
+            pki = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "pki"
+            certs.init_authority(pki)
+            words += ["--tls", certs.issue(pki, "server", "lab", ("localhost",))]
+            context = client_context(str(certs.issue(pki, "device", "soak")))
+        soak = Soak(fleet_from_path(str(options.fleet)), options.seed, context)
+        process, told = stack.enter_context(serving(options.fleet, *words))
         samples = asyncio.run(soaked(process, told, soak, 60 * options.minutes, options.reload_every))
         time.sleep(1.0)  # those that clients left unanswered are computed all the same
         status = status_from_server(*address_from_text(told["http"]))
@@ -213,6 +228,7 @@ def main() -> None:
     batches = sum(one["batches"] for one in status["splits"].values())
     result: dict[str, Any] = {
         "minutes": options.minutes,
+        "tls": options.tls,
         "clients_at_once": CLIENTS,
         "clients": soak.clients,
         "answers": soak.answers,
@@ -231,7 +247,9 @@ def main() -> None:
         options.png.write_bytes(drawn.png())
     if options.dry:
         return
-    options.svg.write_text(drawn.svg + "\n", encoding="utf-8")
+    svg = options.svg or (None if options.tls else ROOT / "docs/soak.svg")
+    if svg is not None:
+        svg.write_text(drawn.svg + "\n", encoding="utf-8")
     print(f"recorded in {record(CLAIM, result, options.threads)}")
 
 

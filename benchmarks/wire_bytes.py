@@ -45,7 +45,7 @@ class Counter:
         assert self._near is not None
         information = self._near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LENGTH)
         out, come_in = _SEGMENTS.unpack_from(information, _SEGMENTS_AT)
-        return Counted(*self._bytes, come_in, out)
+        return Counted(self._bytes[0], self._bytes[1], come_in, out)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._near = writer.get_extra_info("socket")

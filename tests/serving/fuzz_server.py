@@ -1,4 +1,5 @@
-"""Send to live servers what a coverage-guided fuzzer comes up with, over real sockets.
+"""Send to live servers what a coverage-guided fuzzer comes up with: most of it straight into a conversation, which
+is quick, the rest over real sockets.
 
     python tests/serving/fuzz_server.py -max_total_time=60        (needs atheris; takes libFuzzer's options)
 
@@ -9,6 +10,7 @@ Anything else ends the run with a traceback, as does more than LARGEST_MIB of me
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -32,9 +34,14 @@ with atheris.instrument_imports(include=["bottlekit.device"]):
     from bottlekit.device.access import Access
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.device.client import SplitClient
+    from bottlekit.device.handler import Conversation, House
+    from bottlekit.device.journal import Journal
+    from bottlekit.device.lanes import Lanes
     from bottlekit.device.limits import ServerLimits
     from bottlekit.device.pipeline import local_split_from_bundle
     from bottlekit.device.server import server_from_fleet
+    from bottlekit.device.service import TailService, runner_from_onnx
+    from bottlekit.device.statistics import ClientCounters, Statistics
     from bottlekit.device.wire.framing import FRAME_LENGTH, frame_from_message
     from bottlekit.serving import certs
 
@@ -52,8 +59,10 @@ REQUESTS = [
     message("infer_image", 0, b"\xff\xd8\xff" + b"x" * 40, 0, None, number=1),
     message("ping", b"x" * 30, number=7),
 ]
-# The fuzzer's first byte: what its other bytes are.
-PLAIN, FRAMED, GREETED, CHANGED, SECURE = range(5)
+# The fuzzer's first byte: what its other bytes are. Those up to SECURE go over a socket.
+KINDS = 40
+PLAIN, FRAMED, GREETED, CHANGED, SECURE, ALONE = range(6)
+LIMITS = ServerLimits(image_bytes=4096, connects_per_s=0.0, handshake_s=LONGEST_S, hello_s=LONGEST_S)
 
 
 class Servers:
@@ -77,8 +86,7 @@ class Servers:
         assert self.failures == []
 
     def _started(self, access: Access) -> tuple[str, int]:
-        limits = ServerLimits(image_bytes=4096, connects_per_s=0.0, handshake_s=LONGEST_S, hello_s=LONGEST_S)
-        server = server_from_fleet(BUNDLES, port=0, limits=limits, access=access, note=self._note)
+        server = server_from_fleet(BUNDLES, port=0, limits=LIMITS, access=access, note=self._note)
         server.__enter__()
         threading.Thread(target=server.run, daemon=True).start()
         return server.address
@@ -86,6 +94,33 @@ class Servers:
     def _note(self, fields: dict[str, Any]) -> None:
         if fields["event"] == "failed":
             self.failures.append(fields)
+
+
+class Talks:
+    """Conversations without a socket, in this thread."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._loop = asyncio.new_event_loop()
+        service = TailService(BUNDLES, runner_from_onnx(1), 4).__enter__()
+        lanes = Lanes(service, LIMITS, Statistics(), self._loop)
+        self._house = House(LIMITS, Access(), Journal(note=servers._note), self._loop, lanes)
+
+    def answer(self, request: bytes, greeted: bool) -> None:
+        """One message, of somebody who has said hello or not: an answer with its number, or the end of it."""
+        talk = Conversation(self._house, ClientCounters("a:1", 0.0), "a:1", "a", None)
+        started = time.monotonic()
+        if greeted:
+            self._reply(talk, HELLO[FRAME_LENGTH.size :])
+        answered = b""
+        with contextlib.suppress(Exception):  # whatever Thrift makes of it: the connection ends
+            answered = self._reply(talk, request)
+        assert not answered or header(answered)[2] == header(request)[2]
+        assert time.monotonic() - started < LONGEST_S
+        talk.end()
+        assert self._house.statistics.queued == 0
+
+    def _reply(self, talk: Conversation, request: bytes) -> bytes:
+        return self._loop.run_until_complete(talk.reply(request, self._loop.time()))
 
 
 def changed(data: bytes) -> bytes:
@@ -98,11 +133,14 @@ def changed(data: bytes) -> bytes:
     return bytes(request)
 
 
-def talk(servers: Servers, data: bytes) -> None:
-    """One connection with what the fuzzer made."""
+def talk(servers: Servers, talks: Talks, data: bytes) -> None:
+    """One connection, or one conversation without any, with what the fuzzer made."""
     if not data:
         return
-    kind, rest = data[0] % 5, data[1:]
+    kind, rest = data[0] % KINDS, data[1:]
+    if kind >= ALONE:
+        talks.answer(changed(rest) if kind % 2 else rest, greeted=kind % 3 > 0)
+        return
     sent: list[bytes] = []
     if kind in (PLAIN, SECURE):
         stream = rest
@@ -142,11 +180,12 @@ def main() -> None:
     """Fuzz until libFuzzer's options say that it is enough."""
     with tempfile.TemporaryDirectory() as folder:
         servers = Servers(folder)
+        talks = Talks(servers)
         turns = 0
 
         def one_input(data: bytes) -> None:
             nonlocal turns
-            talk(servers, data)
+            talk(servers, talks, data)
             turns += 1
             if turns % EVERY == 0:
                 servers.check_the_other_client()
@@ -158,6 +197,10 @@ def main() -> None:
             (corpus / f"framed{number}").write_bytes(bytes([FRAMED]) + request)
             (corpus / f"greeted{number}").write_bytes(bytes([GREETED]) + request)
             (corpus / f"changed{number}").write_bytes(bytes([CHANGED, number, 0, 0]))
+            for kind in range(ALONE, ALONE + 6):
+                (corpus / f"alone{number}-{kind}").write_bytes(
+                    bytes([kind]) + (bytes([number, 0, 0]) if kind % 2 else request)
+                )
         (corpus / "plain").write_bytes(bytes([PLAIN]) + HELLO + frame("ping", b""))
         (corpus / "tls").write_bytes(bytes([SECURE]) + bytes.fromhex("16030100a5010000a10303") + b"\1" * 155)
         options = ["-rss_limit_mb=0", "-max_len=1024", str(corpus)]
