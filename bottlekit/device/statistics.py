@@ -80,8 +80,10 @@ class Statistics:
 
     def snapshot(self) -> Dict[str, Any]:
         """Everything as JSON can hold it; docs/reference/serving.md names the fields."""
+        # One moment for all of it: nobody is connected for longer than the server runs.
+        now = time.monotonic()
         return {
-            "uptime_s": round(time.monotonic() - self._started, 3),
+            "uptime_s": round(now - self._started, 3),
             "connections": self.connections,
             "in_flight": self.in_flight,
             "queued": self.queued,
@@ -94,7 +96,7 @@ class Statistics:
             "sent_bytes": self.sent_bytes,
             "latency": self._latency(),
             "splits": {name: _split_values(counters) for name, counters in sorted(self.splits.items())},
-            "clients": [_client_values(client) for client in self.clients],
+            "clients": [_client_values(client, now) for client in self.clients],
         }
 
     def _split(self, name: str) -> SplitCounters:
@@ -118,12 +120,12 @@ def _split_values(counters: SplitCounters) -> Dict[str, Any]:
     }
 
 
-def _client_values(client: ClientCounters) -> Dict[str, Any]:
+def _client_values(client: ClientCounters, now: float) -> Dict[str, Any]:
     return {
         "name": client.name,
         "peer": client.peer,
         "split": client.split,
-        "connected_s": round(time.monotonic() - client.since, 3),
+        "connected_s": round(max(0.0, now - client.since), 3),
         "answered": client.answered,
         "refused": client.refused,
         "received_bytes": client.received_bytes,
