@@ -22,7 +22,7 @@ import pytest
 # arrays of numpy 2.
 PACKAGE = "nvidia-pytriton==0.7.0"
 NUMPY = "numpy==1.26.4"
-START_S = 120
+START_S = 300
 PACKAGES = ("PIL", "pillow.libs", "onnxruntime", "simplejpeg")
 
 
@@ -185,7 +185,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> bool:
 
 def stop(process: subprocess.Popen[bytes], region: str) -> None:
     """End the server and its models' processes at once; nothing that is tested happens at its end."""
-    with contextlib.suppress(ProcessLookupError):
+    if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
     for left in pathlib.Path("/dev/shm").glob(region + "*"):  # a killed server leaves them behind

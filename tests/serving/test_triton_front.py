@@ -20,6 +20,8 @@ import pytest
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
+from bottlekit.device.adaptive.client import AdaptiveClient
+from bottlekit.device.adaptive.options import MOBILE_ONLY, options_from_profile
 from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.client import SplitClient
 from bottlekit.device.journal import Journal
@@ -42,6 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
 from servers import in_a_thread, serving, wait_until
+from test_adaptive_client import NEVER_MS, QUICK, profile_of
 from triton_double import TritonDouble, triton_double
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
@@ -230,6 +233,26 @@ def test_without_triton_clients_are_told_at_once_and_served_when_it_is_there() -
             wait_until(lambda: well(server) == [True], "it is found")
             np.testing.assert_array_equal(asking.infer_input(IMAGE).logits, local(0))
             assert asking.ping()[0] > 0
+
+
+def test_an_adaptive_device_computes_alone_without_triton_and_is_told_when_it_is_back() -> None:
+    options = options_from_profile(profile_of(BUNDLES, whole_ms=NEVER_MS), BUNDLES)
+    patient = QUICK._replace(least_patience_ms=110_000.0)
+    with contextlib.ExitStack() as stack:
+        _, address, triton = stack.enter_context(triton_double(BUNDLES))
+        server, _ = stack.enter_context(front(address))
+        device = stack.enter_context(
+            AdaptiveClient(BUNDLES, options, *server.address, settings=patient, probing=False, timeout_s=120.0)
+        )
+        answer = device.infer_input(IMAGE)
+        number = [bundle.split["name"] for bundle in BUNDLES].index(answer.split)
+        np.testing.assert_array_equal(answer.logits, local(number))
+        assert device.probe()
+        triton.stop(None).wait()
+        assert device.infer_input(IMAGE).split == MOBILE_ONLY
+        assert not device.probe()
+        stack.enter_context(triton_double(BUNDLES, port=int(address.rpartition(":")[2])))
+        wait_until(device.probe, "a ping that is answered")
 
 
 def test_a_triton_that_is_not_ready_gets_nothing() -> None:
