@@ -1,4 +1,4 @@
-"""What tests of several verbs share: a verb run in this process, and engines to measure."""
+"""What tests of several verbs share: a verb run in this process, engines to measure, images to learn."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
+from bottlekit.device.images import jpeg_from_image
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 
@@ -58,3 +60,17 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for bundle in fleet_from_path(str(FLEET)):
         build_bundle(bundle, target_from_name("cpu"), folder)
     return folder
+
+
+@pytest.fixture
+def shades(tmp_path: Path) -> Path:
+    """The folder `shades` of images, dark ones and bright ones, below the test's own."""
+    dice = np.random.default_rng(0)
+    for part, count in (("train", 16), ("val", 5)):
+        for name, shade in (("bright", 200), ("dark", 20)):
+            folder = tmp_path / "shades" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = (shade + dice.integers(0, 40, (40, 40, 3))).astype(np.uint8)
+                (folder / f"{number}.jpg").write_bytes(jpeg_from_image(image, 90))
+    return tmp_path / "shades"

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
 from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.files import sha256_of_file
-from bottlekit.device.images import jpeg_from_image
 from bottlekit.training.search import job as job_module
 
 Search = Callable[..., tuple[int, str, str]]
@@ -23,23 +21,17 @@ SHORT = ("--epochs", "1", "--lr", "0.01", "--batch-size", "16", "--unit", "butte
 
 
 @pytest.fixture(name="search")
-def _search(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Search:
+def _search(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, shades: Path
+) -> Search:
     """A function that types `bottlekit search net.safetensors ...` beside an untrained network for dark and bright
     images: (exit code, stdout, stderr)."""
     from bottlekit.training.data import dataset_from_name
     from bottlekit.training.recipe import Recipe
     from bottlekit.training.train import train_backbone
 
-    dice = np.random.default_rng(0)
-    for part, count in (("train", 16), ("val", 5)):
-        for name, shade in (("bright", 200), ("dark", 20)):
-            folder = tmp_path / "shades" / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                image = (shade + dice.integers(0, 40, (40, 40, 3))).astype(np.uint8)
-                (folder / f"{number}.jpg").write_bytes(jpeg_from_image(image, 90))
     recipe = Recipe(epochs=0, batch_size=16, learning_rate=0.01)
-    data = dataset_from_name("folder", tmp_path / "shades", 32)
+    data = dataset_from_name("folder", shades, 32)
     train_backbone(tmp_path / "net.safetensors", "mobilenet_v3_small", data, recipe, quiet=True)
 
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
-from bottlekit.device.images import jpeg_from_image
 from bottlekit.models.checkpoint import load_checkpoint
 from bottlekit.specs import CodecSpec
 
@@ -28,17 +26,11 @@ FROM = ("--from", "net.safetensors", "--split", "b1")
 
 
 @pytest.fixture(name="train")
-def _train(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Train:
+def _train(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, shades: Path
+) -> Train:
     """A function that types `bottlekit train ...` beside a folder of dark and bright images:
     (exit code, stdout, stderr)."""
-    dice = np.random.default_rng(0)
-    for part, count in (("train", 16), ("val", 5)):
-        for name, shade in (("bright", 200), ("dark", 20)):
-            folder = tmp_path / "shades" / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                image = (shade + dice.integers(0, 40, (40, 40, 3))).astype(np.uint8)
-                (folder / f"{number}.jpg").write_bytes(jpeg_from_image(image, 90))
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.chdir(tmp_path)
