@@ -161,14 +161,16 @@ def fit_hybrid(
 def judge(
     network: HybridNetwork, baseline: nn.Module, data: DataSet, plan: HybridPlan
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The records of the calibration and of the accuracy.
+    """The records of the calibration and of the accuracy, both of the last exit alone, but for the curve in which
+    the first exit that is sure answers.
 
     The threshold is chosen on a third of the held-out images; the rest is what is reported.
     """
     chosen = calibration_mask(data.val.labels)
     every = answers(network, data.val)
     full = logits_of(baseline, data.val).argmax(1) == every.labels
-    validation, report = part_of(every, chosen), part_of(every, ~chosen)
+    last = dataclasses.replace(every, earlier=())
+    validation, report = part_of(last, chosen), part_of(last, ~chosen)
     full_there, full_here = float(full[chosen].mean()), float(full[~chosen].mean())
     point = calibrated_threshold(validation, plan.rule, full_there - plan.allowed_drop)
     calibration = {
@@ -192,20 +194,22 @@ def judge(
         "offloaded_accuracy": here.offloaded_accuracy,
         "curve": [dataclasses.asdict(one) for one in exit_curve(report, plan.rule)],
     }
+    if every.earlier:
+        all_exits = exit_curve(part_of(every, ~chosen), plan.rule)
+        accuracy["curve_of_all_exits"] = [dataclasses.asdict(one) for one in all_exits]
     return calibration, accuracy
 
 
 def answers(network: HybridNetwork, images: LabelledImages) -> Answers:
-    """The last exit's and the cloud's logits of all images, the codec in the cloud's path."""
-    exits, clouds, labels = [], [], []
+    """Every exit's and the cloud's logits of all images, the codec in the cloud's path."""
+    found, labels = [], []
     with evaluation_mode(network):
         device = next(network.parameters()).device
         for inputs, batch_labels in readable(evaluation_batches(images, EVALUATION_BATCH)):
-            *_, exit_logits, cloud_logits = network.every_answer(inputs.to(device))
-            exits.append(exit_logits.float().cpu().numpy())
-            clouds.append(cloud_logits.float().cpu().numpy())
+            found.append([logits.float().cpu().numpy() for logits in network.every_answer(inputs.to(device))])
             labels.append(batch_labels.numpy())
-    return Answers(np.concatenate(exits), np.concatenate(clouds), np.concatenate(labels))
+    *earlier, last, cloud = (np.concatenate(batches) for batches in zip(*found, strict=True))
+    return Answers(last, cloud, np.concatenate(labels), tuple(earlier))
 
 
 def logits_of(network: nn.Module, images: LabelledImages) -> Any:
@@ -237,4 +241,5 @@ def calibration_mask(labels: Sequence[int]) -> Any:
 
 def part_of(every: Answers, mask: Any) -> Answers:
     """The answers of the images where `mask` (n,) is True."""
-    return Answers(every.exit_logits[mask], every.cloud_logits[mask], every.labels[mask])
+    earlier = tuple(logits[mask] for logits in every.earlier)
+    return Answers(every.exit_logits[mask], every.cloud_logits[mask], every.labels[mask], earlier)

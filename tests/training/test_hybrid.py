@@ -63,13 +63,14 @@ def test_a_teacher_pulls_exits_and_cloud_to_its_answers() -> None:
     objective = WeightedLosses(network, [0.0, 0.4], teacher=teacher, taught=0.75)
     loss, _ = objective(images, labels)
     with torch.no_grad():
-        wanted = (teacher(images) / TEACHER_TEMPERATURE).softmax(1)
+        wanted = (teacher(images).double() / TEACHER_TEMPERATURE).softmax(1)
     _, second, cloud = network.every_answer(images)
 
     def expected(answer: torch.Tensor) -> float:
-        mine = (answer / TEACHER_TEMPERATURE).softmax(1)
+        mine = (answer.double() / TEACHER_TEMPERATURE).softmax(1)
         divergence = (wanted * (wanted / mine).log()).sum(1).mean()
-        return float(0.25 * F.cross_entropy(answer, labels) + 0.75 * TEACHER_TEMPERATURE**2 * divergence)
+        loss = 0.25 * F.cross_entropy(answer, labels) + 0.75 * TEACHER_TEMPERATURE**2 * divergence
+        return float(loss.detach())
 
     assert loss.item() == pytest.approx(0.4 * expected(second) + 0.6 * expected(cloud), rel=1e-4)
     loss.backward()
