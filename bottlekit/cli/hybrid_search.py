@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,11 @@ from bottlekit.cli.common import (
 )
 from bottlekit.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bottlekit.training.hybrid_search import HybridJob
+
 
 def search(
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write: every point, the front.")],
@@ -33,11 +38,22 @@ def search(
     last_blocks: Annotated[str, typer.Option(metavar="BLOCK,...", help="Last blocks on the device to try.")],
     edge_bits: Annotated[str, typer.Option(metavar="BITS,...", help="Bits to try, of 1, 2, 4, 8, 32.")] = "1,4",
     exit_weights: Annotated[str, typer.Option(metavar="W,...", help="Weights of the exit's loss to try.")] = "0.5",
+    exits: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE,...",
+            help="Exits to try: last, one behind the last block; all, one behind each block up to it.",
+        ),
+    ] = "last",
     exit_pool: Annotated[int, typer.Option(help="Side of the windows that an exit averages.")] = 3,
     rule: Annotated[str, typer.Option(help="entropy or max-probability.")] = "entropy",
     unit: Annotated[str | None, typer.Option(help="A bottleneck behind the last block: its kind.")] = None,
     channels: Annotated[int | None, typer.Option(help="Channels that are sent.", show_default="2")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Train on a Ray cluster: auto, ray://host:10001 or host:6379."),
+    ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where the data lies now.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same networks.")] = 0,
     force: ForceOption = False,
@@ -50,6 +66,7 @@ def search(
 
     Accuracy, share leaving early, modelled energy and bytes an image count. Every threshold is a point and costs no
     training. Who chooses from the front by the accuracies in it has used those images: measure on others.
+    The same command goes on with what an interrupted search has not trained.
     """
     set_quiet(quiet)
     if output.exists() and not force:
@@ -69,23 +86,37 @@ def search(
     bottleneck = None if unit is None else bottleneck_from_options(blocks[0], unit, channels, None, None)
     coder = codec_from_options("jpeg" if unit == "bottlenet" else "raw", unit, None, None)
     grid = HybridGrid(
-        blocks, bits, weights, HybridSpec(blocks[0], bits[0], (blocks[0],), exit_pool, bottleneck, coder)
+        blocks,
+        bits,
+        weights,
+        HybridSpec(blocks[0], bits[0], (blocks[0],), exit_pool, bottleneck, coder),
+        tuple(exits.split(",")),
     )
     plans = [HybridPlan((weight,), rule=rule) for weight in weights]
-    specs = [spec for _, spec, _ in grid.candidates()]
     checkpoint = load_checkpoint(source)
-    for spec in specs:
+    for _, spec, _ in grid.candidates(checkpoint.model):
         exit_splits(checkpoint.model, spec)  # all are checked before the first is trained
     images = data_of_checkpoint(checkpoint, data_root, seed)
     how = recipe_from_name(default_recipe_name(images.name), "backbone", epochs=epochs)
-    tried = search_hybrid(folder, source, grid, plans[0], how, images, seed, command_line(), say)
+    tried = search_hybrid(
+        folder,
+        source,
+        grid,
+        plans[0],
+        how,
+        images,
+        seed,
+        command_line(),
+        say,
+        _elsewhere(cluster, source, data_root),
+    )
     points = [
         point
         for one in tried
         for point in points_of_network(
             one.name,
             layers_from_records(one.checkpoint.work),
-            one.checkpoint.accuracy["curve"],
+            one.curve,
             one.payload_bytes,
         )
     ]
@@ -102,6 +133,16 @@ def search(
     }
     write_json(str(output), result)
     emit(result, lambda: _show(result), as_json)
+
+
+def _elsewhere(
+    cluster: str | None, source: Path, data_root: Path | None
+) -> Callable[[list[HybridJob]], None] | None:
+    if cluster is None:
+        return None
+    from bottlekit.training.hybrid_cluster import train_on_cluster
+
+    return lambda jobs: train_on_cluster(cluster, jobs, source, data_root, say)
 
 
 def _numbers(text: str, option: str, kind: type[Any]) -> tuple[Any, ...]:

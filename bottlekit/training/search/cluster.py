@@ -37,18 +37,11 @@ class Cluster:
 
     def __init__(self, address: str, source: Path, job_of: Callable[[Trial], Job]) -> None:
         """`address` is auto (the cluster this machine is part of), ray://host:port, or host:port."""
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"no Ray cluster answers at --cluster {address} ({' '.join(str(error).split())}); start one with "
-                "ray start --head, or leave --cluster out to train on this machine"
-            ) from error
+        connect(address)
         self._job_of = job_of
         self._source = ray.put(source.read_bytes())
         self._begun: dict[Any, tuple[Trial, Path]] = {}
-        resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {"num_cpus": 1}
-        self._train = ray.remote(max_retries=LOST_NODES, **resources)(_train_on_node)
+        self._train = on_nodes(_train_on_node)
 
     def __enter__(self) -> Cluster:
         return self
@@ -91,6 +84,23 @@ class Cluster:
             with whole_file(str(output)) as temporary:
                 Path(temporary).write_bytes(network)
         return trial, outcome
+
+
+def connect(address: str) -> None:
+    """Connect this process to the cluster at `address`; UsageError where none answers."""
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at --cluster {address} ({' '.join(str(error).split())}); start one with "
+            "ray start --head, or leave --cluster out to train on this machine"
+        ) from error
+
+
+def on_nodes(training: Callable[..., Any]) -> Any:
+    """`training` as something that nodes do, one on each GPU, or on each processor where the cluster has no GPU."""
+    resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU", 0) else {"num_cpus": 1}
+    return ray.remote(max_retries=LOST_NODES, **resources)(training)
 
 
 def _train_on_node(job: Job, source: bytes, start: bytes | None) -> tuple[dict[str, Any], bytes | None]:
