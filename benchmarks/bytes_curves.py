@@ -58,6 +58,16 @@ def bytes_at(of_front: Front, accuracy: float) -> float | None:
     return math.exp((1 - share) * math.log(low_bytes) + share * math.log(high_bytes))
 
 
+def shared_accuracies(ours: Sequence[Setting], theirs: Sequence[Setting], count: int = 4) -> list[float]:
+    """Accuracies that both methods have bytes for, from the lowest that both measured to the highest, evenly.
+
+    Where one is always more accurate there is one: the best of the other.
+    """
+    fronts = _front(ours), _front(theirs)
+    low, high = max(one[0][1] for one in fronts), min(one[-1][1] for one in fronts)
+    return [high] if low >= high else np.linspace(low, high, count).tolist()
+
+
 def ratio_at(ours: Sequence[Setting], theirs: Sequence[Setting], accuracy: float, seed: int = 0) -> dict[str, Any]:
     """Our bytes over theirs at an accuracy, with the bootstrap's interval over images and seeds.
 

@@ -85,6 +85,19 @@ def test_an_accuracy_that_one_does_not_reach_has_no_ratio(curves: Any) -> None:
     assert (found["ratio"], found["low"], found["high"], found["reached"]) == (None, None, None, 0.0)
 
 
+def with_accuracies(curves: Any, *right_of_ten: int) -> list[Any]:
+    return [setting(curves, [[10 * r] * 10], [[1] * r + [0] * (10 - r)]) for r in right_of_ten]
+
+
+def test_accuracies_of_both(curves: Any) -> None:
+    shared = curves.shared_accuracies(with_accuracies(curves, 2, 8), with_accuracies(curves, 4, 9), 3)
+    assert shared == pytest.approx([0.4, 0.6, 0.8])
+
+
+def test_of_methods_apart_the_best_of_the_worse_is_shared(curves: Any) -> None:
+    assert curves.shared_accuracies(with_accuracies(curves, 6, 9), with_accuracies(curves, 1, 3)) == [0.3]
+
+
 def test_few_images_leave_a_ratio_open(curves: Any) -> None:
     dice = np.random.default_rng(1)
     sizes = dice.uniform(5, 50, (2, 1, 12))
