@@ -23,6 +23,7 @@ HEALTH_TIMEOUT_S = 5.0
 # The longest that a request without a deadline may take.
 LONGEST_S = 60.0
 
+_NOT_ASKED = "not asked yet"
 _DECODERS_ERROR = re.compile(re.escape(ERROR_MARK) + r"(\w+): (.*)", re.DOTALL)
 _CHANNEL = (
     # A name may stand for several addresses, as a headless service of Kubernetes does.
@@ -66,7 +67,7 @@ class TritonServer:
 
         self.address = address
         self.well = False
-        self.why = "not asked yet"
+        self.why = _NOT_ASKED
         self.models: frozenset[str] = frozenset()
         self.answered = 0
         self.lost = 0
@@ -250,7 +251,7 @@ class TritonPool:
             await self._ask(server)
 
     async def _ask(self, server: TritonServer) -> None:
-        was_well, had = server.well, server.models
+        was_well, first, had = server.well, server.why == _NOT_ASKED, server.models
         wanted = {model for models in list(self._wanted.values()) for model in models}
         await server.check(sorted(wanted))
         missing = sorted(wanted - server.models)
@@ -258,9 +259,10 @@ class TritonPool:
             words = f"Triton at {server.address} is well"
             words += f", but has not {', '.join(missing)}" if missing else ""
             self._journal.write("triton-well", words, triton=server.address)
-        elif was_well and not server.well:
+        elif (was_well or first) and not server.well:
+            what = "is not there yet" if first else "is lost"
             self._journal.write(
-                "triton-lost", f"Triton at {server.address} is lost: {server.why}", triton=server.address
+                "triton-lost", f"Triton at {server.address} {what}: {server.why}", triton=server.address
             )
 
 

@@ -216,14 +216,15 @@ def test_a_server_that_hangs_loses_its_requests_to_another(monkeypatch: pytest.M
         wait_until(ask, "two answers")
         for answer in answers:
             np.testing.assert_array_equal(answer, local(0))
-        assert len(it.two.asked) == 2
+        assert len(it.two.asked) >= 2
         assert well(it.server)[0] is False
         silent.set()
 
 
 def test_without_triton_clients_are_told_at_once_and_served_when_it_is_there() -> None:
     address = closed_port()
-    with front(address, http=("127.0.0.1", 0)) as (server, _), client(server) as asking:
+    with front(address) as (server, lines), client(server) as asking:
+        assert any(f"Triton at {address} is not there yet: UNAVAILABLE" in line for line in lines)
         with pytest.raises(ServerBusyError, match="no Triton server can compute this now; ask again later") as told:
             asking.infer_input(IMAGE)
         assert address not in str(told.value)
