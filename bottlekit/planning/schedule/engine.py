@@ -37,7 +37,7 @@ from bottlekit.planning.schedule.shortest import Steps, ToGo
 from bottlekit.planning.schedule.states import states_from_problem
 
 # How far above the lower bound the optimum is looked for, in turns, as a fraction of it; then without limit.
-GAPS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, float("inf"))
+GAPS = (1e-5, 1e-4, 1e-3, 4e-3, 1e-2, 3e-2, 1e-1, float("inf"))
 # What a schedule is allowed to cost more than the least if that makes it better by the other objective.
 TIE = 1e-9
 UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "cloud_ms": "ms of cloud time"}
@@ -187,7 +187,7 @@ class _Solver:
         )
         for gap in GAPS:
             limit = lower + gap * max(abs(lower), 1e-9)
-            if limit + 3.0 * (limit - lower) >= upper:
+            if limit + 0.3 * (limit - lower) >= upper:
                 limit = upper
             found = best_within_bounds(search, limit)
             if found.path is not None:

@@ -22,7 +22,7 @@ from bottlekit.planning.schedule.shortest import ToGo
 
 MOST_ROUNDS = 14
 # A price for a label to fail at each; more of them cost more than they drop.
-MOST_PRICES = 4
+MOST_PRICES = 8
 
 
 @dataclasses.dataclass(frozen=True)
