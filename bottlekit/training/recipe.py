@@ -135,7 +135,9 @@ def recipe_from_name(name: str, phase: Phase, **overrides: Any) -> Recipe:
     if unknown or missing:
         raise UsageError(f"{where}, table [{phase}]: unknown fields {unknown}, missing fields {missing}")
     try:
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
         recipe = Recipe(**given, name=name)
     except UsageError as error:
         raise UsageError(f"{where}, table [{phase}]: {error}") from error
