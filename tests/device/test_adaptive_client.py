@@ -29,7 +29,7 @@ from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.pipeline import local_split_from_bundle, local_whole_from_bundle
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from servers import PATIENCE_S, TINY_FLEET, join, server_process
+from servers import PATIENCE_S, TINY_FLEET, join, server_process, wait_until
 
 # Quick to come back, so that a test need not wait; patient, so that a busy machine is no lost server.
 QUICK = Settings(first_retry_s=0.1, longest_retry_s=0.5, probe_s=0.5, least_patience_ms=20000.0)
@@ -97,6 +97,11 @@ def image(seed=0):
     return np.random.RandomState(seed).normal(size=(1, 3, 8, 8)).astype(np.float32)
 
 
+def keep_from_computing_here(client):
+    """Let it not learn that the whole network takes less than NEVER_MS: a lost server is all that leads there."""
+    client.policy.device.observe = lambda ratio: None
+
+
 def answers_until(client, split, seconds=PATIENCE_S):
     """Ask until an answer comes from there; the answers."""
     found, end = [], time.monotonic() + seconds
@@ -113,8 +118,10 @@ def test_it_uses_the_server_says_why_and_equals_the_local_split(fleet, expected)
     with server_process() as (_, port), AdaptiveClient(
         fleet, options, "127.0.0.1", port, runner_for=runner_for, settings=QUICK
     ) as client:
-        for seed in range(10):
-            answer = client.infer_input(image(seed))
+        keep_from_computing_here(client)
+        for _ in range(10):
+            found = answers_until(client, "rb1")
+            seed, answer = len(found) - 1, found[-1]
             assert answer.logits.tobytes() == expected(image(seed), answer.split).tobytes()
             assert answer.class_name == fleet[0].classes[int(np.argmax(answer.logits))]
         assert answer.split == "rb1"
@@ -157,6 +164,19 @@ def test_a_killed_server_is_replaced_at_once_and_used_again_when_it_is_back(flee
         back = answers_until(client, "rb1")
         for seed, one in enumerate(back):
             assert one.logits.tobytes() == expected(image(seed), one.split).tobytes()
+
+
+def test_a_clock_that_is_set_does_not_keep_it_from_the_server(fleet, expected, monkeypatch):
+    options = options_from_profile(profile_of(fleet, whole_ms=NEVER_MS), fleet)
+    with server_process() as (_, port), AdaptiveClient(
+        fleet, options, "127.0.0.1", port, runner_for=runner_for, settings=QUICK
+    ) as client:
+        keep_from_computing_here(client)
+        for now in (0.0, 4e9, -1e9):
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            wait_until(client.probe, "a ping")
+            for seed, answer in enumerate(answers_until(client, "rb1")):
+                assert answer.logits.tobytes() == expected(image(seed), answer.split).tobytes()
 
 
 class Relay:
@@ -267,13 +287,14 @@ def test_it_changes_the_split_on_one_connection(fleet, expected):
         client = stack.enter_context(
             AdaptiveClient(fleet, options, "127.0.0.1", port, runner_for=runner_for, settings=QUICK, probing=False)
         )
+        keep_from_computing_here(client)
+        wait_until(client.probe, "a ping")
         for seed in range(6):
             slow = "rb1" if seed % 2 else "rb2"
             client.policy.options = [
                 one._replace(device_ms=NEVER_MS / 2 if one.name == slow else 1.0) if one.is_remote else one
                 for one in options
             ]
-            client.policy.device.value = 1.0
             client.policy.server.value = 1.0
             answer = client.infer_input(image(seed))
             assert answer.split == ("rb2" if slow == "rb1" else "rb1")
