@@ -157,7 +157,7 @@ def _break(
 
     Returns the breaks with the times when they were made and undone, which may be a little later.
     """
-    made = []
+    made: list[Break] = []
     for one in breaks:
         if over.wait(max(0.0, begin_s + one.begin_s - time.monotonic())):
             return made
