@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from bottlekit.build.cache import differences, key_for
 from bottlekit.build.job import Compiled, Job
-from bottlekit.build.lower import lower_fp16, lower_onnx, lowering_key
+from bottlekit.build.lower import fp32_graph, lower_fp16, lower_onnx, lowering_key, told_of_low_bit
 from bottlekit.build.rtx import profiles_of
 from bottlekit.device.build_answer import (
     CACHE_FILE,
@@ -103,10 +103,10 @@ def _graph_for(job: Job, version: str, folder: Path) -> _Graph:
         kept_all = len(lowered.fp32_layers) == lowered.layers
         # With every layer kept in FP32 the flag would only cost time.
         return _Graph(
-            job.onnx_path,
+            fp32_graph(job, folder),
             "fp32" if kept_all else "fp16",
             () if kept_all else lowered.fp32_layers,
-            lowered.to_dict(),
+            {**lowered.to_dict(), **told_of_low_bit(job)},
         )
     path, told = lower_onnx(job, folder)
     return _Graph(path, "typed" if typed else job.precision, (), told)

@@ -5,6 +5,9 @@
     part.onnx (FP32) --fp16--> typed FP16 as far as the golden outputs allow ----+--compared--> written
                      --int8--> Q/DQ, calibrated on images of the bundle's data --+
 
+The low-bit layers of a hybrid network are Q/DQ in the bundle's graph already: INT8 takes that as it is, and for
+FP16 and FP32 they are spelled with operators that every GPU has.
+
 What comes of it goes into the sidecar as `lowered`: the comparison, and which layers stayed FP32, or what INT8 was
 calibrated on and how it changes the accuracy.
 """
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 FP16_LOWERING = "fp16 1"
 INT8_LOWERING = "int8 1"
 WITHOUT_GEMM = "convolutions 1"
+PAIRS_KEPT = "low-bit as exported 1"
+BINARY_ALONE = "binary layers alone 1"
+PAIRS_SPELLED = "low-bit spelled 1"
 
 
 def lowering_key(job: Job) -> dict[str, Any]:
@@ -40,10 +46,16 @@ def lowering_key(job: Job) -> dict[str, Any]:
     UsageError or DataError if there is nothing to calibrate INT8 with.
     """
     steps = [] if job.target.abilities.fp32_gemm else [WITHOUT_GEMM]
+    if has_low_bit_pairs(job):
+        steps.append(PAIRS_KEPT if job.precision == "int8" else PAIRS_SPELLED)
+        if job.precision == "int8":
+            return {"lowering": "; ".join(steps), "calibration": None}
     if job.precision == "fp16":
         steps.append(FP16_LOWERING)
     if job.precision == "int8":
         steps.append(f"{INT8_LOWERING}, onnxruntime {metadata.version('onnxruntime')}")
+        if _bits(job) == 1:
+            steps.append(BINARY_ALONE)
     key: dict[str, Any] = {"lowering": "; ".join(steps) or None}
     return {**key, "calibration": _calibration_of(job).to_dict()} if job.precision == "int8" else key
 
@@ -54,7 +66,7 @@ def lower_onnx(job: Job, folder: Path) -> tuple[Path, dict[str, Any] | None]:
     It is written into `folder`, unless it is the bundle's own; then there is nothing to compare.
     EngineError if the graph cannot be lowered, or its outputs are too far from the golden ones.
     """
-    if job.precision == "fp32" and job.target.abilities.fp32_gemm:
+    if job.precision == "fp32" and job.target.abilities.fp32_gemm and not has_low_bit_pairs(job):
         return job.onnx_path, None
     # Here, because FP32 plans do not need onnx.
     import onnx
@@ -66,11 +78,49 @@ def lower_onnx(job: Job, folder: Path) -> tuple[Path, dict[str, Any] | None]:
         model, told = lowered.model, lowered.to_dict()
     else:
         model = _graph(job)
-        told = {"what": f"{_name(job)} without matrix products", **_compared(job, model, "fp32")}
+        told = {"what": f"{_name(job)} in other operators", **_compared(job, model, "fp32")}
+    told = {**told, **told_of_low_bit(job)}
     path = folder / f"{job.part}.{job.precision}.onnx"
     onnx.save(model, str(path))
     require_clean(job, path)
     return path, told
+
+
+def fp32_graph(job: Job, folder: Path) -> Path:
+    """The graph for a compiler that is told the precision: the bundle's, or one in `folder` that it can read."""
+    if not has_low_bit_pairs(job):
+        return job.onnx_path
+    import onnx
+
+    path = folder / f"{job.part}.fp32.onnx"
+    onnx.save(_graph(job), str(path))
+    require_clean(job, path)
+    return path
+
+
+def has_low_bit_pairs(job: Job) -> bool:
+    """Whether the part has low-bit layers as Q/DQ; binary ones are plain convolutions."""
+    return _bits(job) in (2, 4, 8)
+
+
+def _bits(job: Job) -> int | None:
+    """The bits of the part's low-bit layers, None where it has none."""
+    section = job.bundle.manifest.get("exit") or {}
+    bits = section.get("bits")
+    return bits if job.part in ("head", "full") and bits in (1, 2, 4, 8) else None
+
+
+def told_of_low_bit(job: Job) -> dict[str, Any]:
+    """The sidecar's words on low-bit layers: their bits, what computes them, and why it is not INT8."""
+    bits = _bits(job)
+    if bits is None:
+        return {}
+    why = None
+    if job.precision != "int8":
+        why = f"--precision {job.precision} was built; int8 would keep them in INT8"
+        if job.target.abilities.int8 == "none":
+            why = f"the GPU of {job.target.name} has no INT8 instructions (SM {job.target.sm})"
+    return {"low_bit": {"bits": bits, "computed_in": job.precision, "why": why}}
 
 
 def lower_fp16(job: Job) -> Lowered:
@@ -87,15 +137,22 @@ def lower_int8(job: Job) -> tuple[onnx.ModelProto, dict[str, Any]]:
     import onnx
 
     from bottlekit.export.accuracy import decoded_features
-    from bottlekit.export.int8 import int8_model
+    from bottlekit.export.int8 import binary_layers, int8_model
     from bottlekit.export.sessions import function_from_model
 
+    if has_low_bit_pairs(job):
+        model = _graph(job, as_pairs=True)
+        told = {"what": f"{_name(job)}, low-bit layers in INT8", **_compared(job, model, "int8")}
+        return model, {**told, "accuracy": _accuracy(job, model)}
     calibration = _calibration_of(job)
     samples = calibration.images
     if job.part == "tail":
         head = function_from_model(onnx.load(job.bundle.onnx_path("head")), _batch(job.bundle))
         samples = decoded_features(job.bundle, head(samples))
-    model = int8_model(_graph(job), samples)
+    graph = _graph(job)
+    # A binary network's other layers are in full precision: what they give decides signs.
+    layers = binary_layers(graph) if _bits(job) == 1 else None
+    model = int8_model(graph, samples, layers)
     try:
         compared = _compared(job, model, "int8")
     except EngineError as error:
@@ -107,11 +164,18 @@ def lower_int8(job: Job) -> tuple[onnx.ModelProto, dict[str, Any]]:
     return model, {**told, "accuracy": _accuracy(job, model)}
 
 
-def _graph(job: Job) -> onnx.ModelProto:
-    """The FP32 graph to start from: the bundle's, in operators that the target's compiler has in FP32."""
+def _graph(job: Job, as_pairs: bool = False) -> onnx.ModelProto:
+    """The FP32 graph to start from: the bundle's, in operators that the target's compiler has in FP32.
+
+    With `as_pairs` low-bit layers stay Q/DQ.
+    """
     import onnx
 
     model = onnx.load(str(job.onnx_path))
+    if has_low_bit_pairs(job) and not as_pairs:
+        from bottlekit.export.pairs import without_pairs
+
+        model = without_pairs(model)
     if job.target.abilities.fp32_gemm:
         return model
     from bottlekit.export.products import without_gemm

@@ -3,7 +3,7 @@
 ::
 
     part        golden input     golden output
-    head        image            feature, and codes once quantised
+    head        image            feature, and codes once quantised; exit_logits where it has exits
     tail        decoded          logits
     full        image            full_logits
     baseline    image            baseline_logits
@@ -27,6 +27,9 @@ from .runner import Runner, TensorInfo
 
 _INPUTS = {"head": "image", "tail": "decoded", "full": "image", "baseline": "image"}
 _OUTPUTS = {"head": "feature", "tail": "logits", "full": "full_logits", "baseline": "baseline_logits"}
+
+# What the outputs of a head with exits are called, and their golden values.
+_EXIT = "exit_logits"
 
 # Two FP32 implementations add the same products in another order: through fifty layers that stays below 1e-4 of
 # the largest value of a tensor, and one wrong weight does ten times as much. The absolute part is for tensors
@@ -132,10 +135,39 @@ def compare_with_golden(
         report["codes_differing"], report["codes_max_step"] = _compare_codes(
             where, codes, golden["codes"], tolerance
         )
+        exits = {name: _compare_exit(where, name, outputs, golden[name], tolerance) for name in _exits_of(golden)}
+        if exits:
+            report["exits"] = exits
     else:
         same = int(np.count_nonzero(actual.argmax(axis=1) == expected.argmax(axis=1)))
         report["top1_agreement"] = same / len(expected)
     _judge(where, report, tolerance)
+    return report
+
+
+def _exits_of(golden: Dict[str, np.ndarray]) -> List[str]:
+    return sorted(name for name in golden if name.startswith(_EXIT))
+
+
+def _compare_exit(
+    where: str, name: str, outputs: Dict[str, np.ndarray], expected: np.ndarray, tolerance: Tolerance
+) -> Dict[str, Any]:
+    """The comparison of one exit's logits (k, classes), as that of any other output; EngineError if they differ."""
+    what = "{} ({})".format(where, name)
+    if name not in outputs or outputs[name].shape != expected.shape or not np.isfinite(outputs[name]).all():
+        raise EngineError("{} does not give the exit's logits of the bundle; build it again".format(what))
+    difference = np.abs(outputs[name].astype(np.float64) - expected)
+    same = int(np.count_nonzero(outputs[name].argmax(axis=1) == expected.argmax(axis=1)))
+    report = {
+        "samples": len(expected),
+        "max_abs": float(difference.max()),
+        "mean_abs": float(difference.mean()),
+        "tolerance": ABSOLUTE + tolerance.largest * float(np.abs(expected).max()),
+        "top1_agreement": same / len(expected),
+    }
+    if tolerance.mean is not None:
+        report["mean_tolerance"] = ABSOLUTE + tolerance.mean * float(np.abs(expected).mean())
+    _judge(what, report, tolerance)
     return report
 
 

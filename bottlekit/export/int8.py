@@ -14,7 +14,7 @@ three inputs that TensorRT 8.2 wants, one graph serves every compiler, and ONNX 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +41,11 @@ class _Samples:
         return next(self._feeds, None)
 
 
-def int8_model(model: onnx.ModelProto, samples: Array) -> onnx.ModelProto:
+def int8_model(model: onnx.ModelProto, samples: Array, layers: Sequence[str] | None = None) -> onnx.ModelProto:
     """An FP32 `model` with Q/DQ pairs around its weighted layers, calibrated on `samples` (k, ...) of its input.
 
-    EngineError if there is nothing to quantise, or the samples give NaN or infinity somewhere.
+    `layers` are the names of the nodes that are rounded, None all that can be. EngineError if there is nothing to
+    quantise, or the samples give NaN or infinity somewhere.
     """
     # Here, because it takes a second to import, and only INT8 builds need it.
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -64,6 +65,7 @@ def int8_model(model: onnx.ModelProto, samples: Array) -> onnx.ModelProto:
             _Samples(model.graph.input[0].name, samples),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(QUANTISED),
+            nodes_to_quantize=list(layers or ()),
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
@@ -82,6 +84,21 @@ def int8_model(model: onnx.ModelProto, samples: Array) -> onnx.ModelProto:
     quantised.metadata_props.extend(model.metadata_props)
     _check(quantised, model)
     return quantised
+
+
+def binary_layers(model: onnx.ModelProto) -> list[str]:
+    """The names of the convolutions whose filters have a single magnitude each: those of a binary network's edge.
+
+    Behind a sign they are exact in INT8: inputs and weights are the largest code or its negative.
+    """
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights:
+            magnitudes = np.abs(weights[node.input[1]]).reshape(len(weights[node.input[1]]), -1)
+            if magnitudes.shape[1] > 1 and (magnitudes == magnitudes[:, :1]).all():
+                found.append(node.name)
+    return found
 
 
 def _check(quantised: onnx.ModelProto, model: onnx.ModelProto) -> None:
