@@ -6,8 +6,8 @@
     --> bytes and right answers for each held-out image --> results/*.jsonl, a picture, ratios at equal accuracy
 
 Split, backbone, images, number of epochs, optimizer and learning rates are the same for all, and so is the order of
-the images but for that of bottlekit's warm-up; a seed is one order and one set of new weights. sc2bench needs another
-environment than bottlekit (numpy below 2):
+the images but for that of bottlekit's warm-up; a seed is one order and one set of new weights. sc2bench needs an
+environment of its own (numpy below 2):
 
     python3.11 -m venv sc2env && sc2env/bin/pip install "numpy<2" sc2bench==0.1.1 compressai==1.2.8
     python benchmarks/sc2bench_side_by_side.py --other sc2env/bin/python
