@@ -1,84 +1,126 @@
-"""A hybrid search on a real Ray cluster: what is missing is trained there, and a cluster that is not there."""
+"""What a hybrid search does with a cluster, on a double of Ray; Ray itself is asked in tests/training/search."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
-from bottlekit.errors import UsageError
+from bottlekit.errors import BottlekitError, UsageError
 from bottlekit.models.hybrid.spec import HybridSpec
-from bottlekit.training.data import dataset_from_name
 from bottlekit.training.hybrid import HybridPlan
-from bottlekit.training.hybrid_search import HybridGrid, search_hybrid
+from bottlekit.training.hybrid_search import HybridJob
 from bottlekit.training.recipe import Recipe
-from bottlekit.training.train import train_backbone
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray's processes and sockets are its own affair.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-ONE = Recipe(epochs=1, batch_size=256, learning_rate=3e-3, optimizer="adamw")
+pytest.importorskip("ray")
+from bottlekit.training import hybrid_cluster
+from bottlekit.training.hybrid_cluster import train_on_cluster
+
+
+class TaskError(Exception):
+    """As Ray tells of an error on a node."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class LostError(Exception):
+    """As Ray tells of a node that was lost."""
+
+
+class Ray:
+    """Runs a training when it is asked for, in this process; the last one that was begun is done first."""
+
+    exceptions = SimpleNamespace(RayTaskError=TaskError, RayError=LostError)
+
+    def __init__(self) -> None:
+        self.begun: dict[int, Callable[[], Any]] = {}
+        self.cancelled: list[int] = []
+        self.closed = False
+
+    def on_nodes(self, training: Callable[..., Any]) -> Any:
+        def remote(*arguments: Any) -> int:
+            self.begun[len(self.begun)] = lambda: training(*arguments)
+            return len(self.begun) - 1
+
+        return SimpleNamespace(remote=remote)
+
+    def put(self, value: bytes) -> bytes:
+        return value
+
+    def wait(self, waiting: list[int], num_returns: int) -> tuple[list[int], list[int]]:
+        return waiting[-num_returns:], waiting[:-num_returns]
+
+    def get(self, reference: int) -> Any:
+        try:
+            return self.begun[reference]()
+        except BottlekitError as error:
+            raise TaskError(error) from error
+
+    def cancel(self, reference: int, force: bool) -> None:
+        self.cancelled.append(reference)
+
+    def shutdown(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture
-def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster of one node with one processor."""
-    if importlib.util.find_spec("ray") is None:
-        reason = "no Ray here (pip install 'bottlekit[cluster]')"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason + ": CI must run this test")
-        pytest.skip(reason)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    from ray.cluster_utils import Cluster
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """The double, and trainings that write the name of their last block and what they were given."""
+    double = Ray()
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
+    def train(output: Path, source: Path, spec: HybridSpec, *_rest: Any, **_options: Any) -> None:
+        if spec.bits == 8:
+            raise UsageError("it diverged")
+        if spec.bits == 2:
+            raise LostError("the node is gone")
+        output.write_bytes(spec.last_block.encode() + source.read_bytes())
+
+    monkeypatch.setattr(hybrid_cluster, "ray", double)
+    monkeypatch.setattr(hybrid_cluster, "on_nodes", double.on_nodes)
+    monkeypatch.setattr(hybrid_cluster, "connect", lambda address: None)
+    monkeypatch.setattr(hybrid_cluster, "load_checkpoint", lambda path: None)
+    monkeypatch.setattr(hybrid_cluster, "data_of_checkpoint", lambda *_arguments, **_options: None)
+    monkeypatch.setattr(hybrid_cluster, "train_hybrid", train)
+    return double
 
 
-def test_a_cluster_trains_what_is_missing(node: Any, tmp_path: Path) -> None:
-    from bottlekit.training.hybrid_cluster import train_on_cluster
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(b" of the net")
+    return path
 
-    data = dataset_from_name("digits", input_size=16)
-    source, folder = tmp_path / "net.safetensors", tmp_path / "found"
-    train_backbone(source, "cifar_resnet8", data, ONE, quiet=True)
-    base, plan = HybridSpec("rb1", 1, ("rb1",)), HybridPlan((0.5,))
+
+def job(folder: Path, block: str, bits: int = 1) -> HybridJob:
+    spec, recipe = HybridSpec(block, bits, (block,)), Recipe(epochs=1, batch_size=8, learning_rate=0.1)
+    return HybridJob(block, folder / f"{block}.safetensors", spec, HybridPlan((0.5,)), recipe, 0, "")
+
+
+def test_networks_come_back_as_bytes_each_to_its_place(ray: Ray, source: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    here = search_hybrid(folder, source, HybridGrid(("rb1",), (1,), (0.5,), base), plan, ONE, data, say=said.append)
-    # One is there already: only the other travels.
-    both = search_hybrid(
-        folder,
-        source,
-        HybridGrid(("rb1",), (1, 4), (0.5,), base),
-        plan,
-        ONE,
-        data,
-        say=said.append,
-        elsewhere=lambda jobs: train_on_cluster(node.address, jobs, source, None, said.append),
-    )
-    assert said == ["rb1-1bit-w0.5: training", "rb1-1bit-w0.5: there already", "rb1-4bit-w0.5: trained"]
-    assert [one.checkpoint.spec.bits for one in both] == [1, 4]
-    mine, theirs = here[0].checkpoint, both[1].checkpoint
-    assert theirs.accuracy["images"] == mine.accuracy["images"] == 240
-    shared = [name for name in mine.tensors if name.startswith("baseline.")]
-    assert shared
-    assert all(torch.equal(mine.tensors[name], theirs.tensors[name]) for name in shared)
+    train_on_cluster("auto", [job(tmp_path, "rb1"), job(tmp_path, "rb2")], source, None, said.append)
+    assert (tmp_path / "rb1.safetensors").read_bytes() == b"rb1 of the net"
+    assert (tmp_path / "rb2.safetensors").read_bytes() == b"rb2 of the net"
+    assert said == ["rb2: trained", "rb1: trained"]
+    assert (ray.cancelled, ray.closed) == ([], True)
 
 
-def test_where_no_cluster_answers_is_said(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    from bottlekit.training.hybrid_cluster import train_on_cluster
+def test_what_was_done_before_an_error_is_kept_and_the_rest_is_cancelled(
+    ray: Ray, source: Path, tmp_path: Path
+) -> None:
+    jobs = [job(tmp_path, "rb1"), job(tmp_path, "rb2", 8), job(tmp_path, "rb3")]
+    with pytest.raises(UsageError, match="it diverged"):
+        train_on_cluster("auto", jobs, source, None, lambda _line: None)
+    assert [path.name for path in sorted(tmp_path.glob("rb*"))] == ["rb3.safetensors"]
+    assert (ray.cancelled, ray.closed) == ([0], True)
 
-    with pytest.raises(UsageError, match="no Ray cluster answers at --cluster auto"):
-        train_on_cluster("auto", [], tmp_path / "net", None, print)
+
+def test_a_training_that_the_cluster_lost_is_named(ray: Ray, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BottlekitError, match="lost the training of rb1: LostError; what was done is kept"):
+        train_on_cluster("auto", [job(tmp_path, "rb1", 2)], source, None, lambda _line: None)
+    assert ray.closed
