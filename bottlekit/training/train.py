@@ -257,7 +257,7 @@ def run_record(phase: str, model: ModelSpec, data: DataSet, recipe: Recipe, seed
         "model": to_dict(model),
         "data": data.name,
         "training_images": len(data.train),
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": to_dict(recipe),
         "seed": seed,
     }
 

@@ -20,7 +20,7 @@ from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.pipeline import local_split_from_bundle
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from links import Link
+from breaking_link import Link
 from raw_client import frame, raw_connection, wait_for_the_end
 from servers import PATIENCE_S, TINY_FLEET, join, server_process, serving, wait_until
 

@@ -14,7 +14,7 @@ from bottlekit.device.client import SplitClient
 from bottlekit.device.pipeline import local_split_from_bundle
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from links import Link
+from breaking_link import Link
 from servers import PATIENCE_S, TINY_FLEET, join, serving
 
 INPUTS = np.random.RandomState(3).normal(size=(12, 1, 3, 8, 8)).astype(np.float32)

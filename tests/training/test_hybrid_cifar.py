@@ -59,7 +59,7 @@ def test_cifar_with_the_papers_recipe_from_archive_to_bundle(
     held_out = len(data.val)
     assert trained.calibration["images"] == held_out // 3
     assert trained.accuracy["images"] == held_out - held_out // 3
-    assert trained.training["recipe"]["milestones"] == (80, 120, 145)
+    assert trained.training["recipe"]["milestones"] == [80, 120, 145]
     bundle = bundle_from_hybrid(path, tmp_path / "bundle", data_root=root, images=5)
     assert bundle.classes == [f"class{number}" for number in range(100 if name == "cifar100" else 10)]
     assert bundle.manifest["exit"]["accuracy"]["images"] == 5

@@ -15,7 +15,7 @@ from bottlekit.errors import BottlekitError, CheckpointError, DataError, Unknown
 from bottlekit.models.backbones import backbone_from_name
 from bottlekit.models.checkpoint import load_checkpoint, save_checkpoint
 from bottlekit.models.network import SplitNetwork
-from bottlekit.specs import BottleneckSpec, CodecSpec, Preprocessing
+from bottlekit.specs import BottleneckSpec, CodecSpec, Preprocessing, to_dict
 from bottlekit.training import loop
 from bottlekit.training.bottleneck import BottleneckTraining
 from bottlekit.training.data import DataSet, dataset_from_name
@@ -61,7 +61,7 @@ def test_the_backbones_checkpoint_says_what_it_is_and_how_it_was_made(
     assert checkpoint.data == "digits"
     assert checkpoint.accuracy["images"] == 20
     assert checkpoint.accuracy["baseline"] == accuracy(checkpoint.network(), few.val)
-    assert checkpoint.training["recipe"] == dataclasses.asdict(once)
+    assert checkpoint.training["recipe"] == to_dict(once)
     assert checkpoint.training["seed"] == 1
     assert checkpoint.training["versions"]["torch"] == torch.__version__
     assert len(checkpoint.training["history"]) == 1
