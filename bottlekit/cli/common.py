@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no advice, only the result.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+EnginesOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of engines that `bottlekit build` wrote; without it the bundle's ONNX files run."),
+]
+EnginesTargetOption = Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")]
 
 _quiet = False
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottlekit.cli.common import ForceOption, JsonOption, QuietOption, command_line, emit, say, set_quiet
+from bottlekit.cli.common import (
+    EnginesOption,
+    EnginesTargetOption,
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    command_line,
+    emit,
+    say,
+    set_quiet,
+)
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,13 +28,8 @@ if TYPE_CHECKING:
 def export_triton(
     fleet: Annotated[Path, typer.Argument(metavar="FLEET", help="A bundle, or a folder of bundles.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the model repository.")] = Path("triton"),
-    engines: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of engines that `bottlekit build` wrote; without it the bundle's ONNX files run."
-        ),
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")] = None,
+    engines: EnginesOption = None,
+    target: EnginesTargetOption = None,
     backend: Annotated[
         str,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottlekit.cli.common import JsonOption, QuietOption, emit, say, set_quiet
+from bottlekit.cli.common import EnginesOption, EnginesTargetOption, JsonOption, QuietOption, emit, say, set_quiet
 from bottlekit.cli.infer_adaptive import infer_adaptively
 from bottlekit.cli.infer_exits import decides_here, exit_classifier, exit_options, show_exit_report
 from bottlekit.cli.infer_plan import infer_with_plan
@@ -49,13 +49,8 @@ def infer(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long to wait for an answer, connecting again included.")
     ] = 10.0,
-    engines: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of engines that `bottlekit build` wrote; without it the bundle's ONNX files run."
-        ),
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")] = None,
+    engines: EnginesOption = None,
+    target: EnginesTargetOption = None,
     no_fused: Annotated[
         bool,
         typer.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bottlekit.cli.common import QuietOption, is_quiet, say, set_quiet
+from bottlekit.cli.common import EnginesOption, EnginesTargetOption, QuietOption, is_quiet, say, set_quiet
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,13 +27,8 @@ def serve(
         str, typer.Option(help="Address to listen on; any but this machine's own needs --tls or --tokens.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port; 0 picks a free one and prints it.")] = 9090,
-    engines: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of engines that `bottlekit build` wrote; without it the bundle's ONNX files run."
-        ),
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="Which target's engines to take from --engines.")] = None,
+    engines: EnginesOption = None,
+    target: EnginesTargetOption = None,
     threads: Annotated[int | None, typer.Option(help="Threads for one tail; all cores without it.")] = None,
     triton: Annotated[
         str | None,

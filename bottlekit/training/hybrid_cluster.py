@@ -16,11 +16,10 @@ from pathlib import Path
 import ray
 
 from bottlekit.device.files import whole_file
-from bottlekit.errors import BottlekitError
 from bottlekit.models.checkpoint import load_checkpoint
 from bottlekit.training.hybrid import train_hybrid
 from bottlekit.training.hybrid_search import HybridJob, Listener
-from bottlekit.training.search.cluster import connect, on_nodes
+from bottlekit.training.search.cluster import connect, on_nodes, result_of
 from bottlekit.training.train import data_of_checkpoint
 
 
@@ -42,29 +41,15 @@ def train_on_cluster(
             while begun:
                 (done, *_), _ = ray.wait(list(begun), num_returns=1)
                 job = begun.pop(done)
-                _keep(done, job)
+                network = result_of(done, job.name)
+                with whole_file(str(job.path)) as temporary:
+                    Path(temporary).write_bytes(network)
                 say(f"{job.name}: trained")
         finally:
             for reference in begun:
                 ray.cancel(reference, force=True)
     finally:
         ray.shutdown()
-
-
-def _keep(done: ray.ObjectRef, job: HybridJob) -> None:
-    try:
-        network = ray.get(done)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, BottlekitError):
-            raise error.cause from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise BottlekitError(
-            f"the cluster lost the training of {job.name}: {type(error).__name__}; what was done is kept, the same "
-            "command goes on"
-        ) from error
-    with whole_file(str(job.path)) as temporary:
-        Path(temporary).write_bytes(network)
 
 
 def _train_on_node(job: HybridJob, source: bytes, data_root: str | None) -> bytes:

@@ -18,6 +18,7 @@ from bottlekit.training.recipe import Recipe
 pytest.importorskip("ray")
 from bottlekit.training import hybrid_cluster
 from bottlekit.training.hybrid_cluster import train_on_cluster
+from bottlekit.training.search import cluster
 
 
 class TaskError(Exception):
@@ -81,6 +82,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
         output.write_bytes(spec.last_block.encode() + source.read_bytes())
 
     monkeypatch.setattr(hybrid_cluster, "ray", double)
+    monkeypatch.setattr(cluster, "ray", double)
     monkeypatch.setattr(hybrid_cluster, "on_nodes", double.on_nodes)
     monkeypatch.setattr(hybrid_cluster, "connect", lambda address: None)
     monkeypatch.setattr(hybrid_cluster, "load_checkpoint", lambda path: None)

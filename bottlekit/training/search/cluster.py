@@ -69,21 +69,27 @@ class Cluster:
         """Wait for the cluster. Raises BottlekitError if a training's nodes were lost too often."""
         done, _ = ray.wait(list(self._begun), num_returns=1)
         trial, output = self._begun.pop(done[0])
-        try:
-            outcome, network = ray.get(done[0])
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, BottlekitError):
-                raise error.cause from error
-            raise
-        except ray.exceptions.RayError as error:
-            raise BottlekitError(
-                f"the cluster lost the training of {trial.split} {trial.reduction}: "
-                f"{type(error).__name__}; what was done is kept, the same command goes on"
-            ) from error
+        outcome, network = result_of(done[0], f"{trial.split} {trial.reduction}")
         if network is not None:
             with whole_file(str(output)) as temporary:
                 Path(temporary).write_bytes(network)
         return trial, outcome
+
+
+def result_of(done: ray.ObjectRef, training: str) -> Any:
+    """What a training that is over gave. Raises bottlekit's own errors as they were there, and BottlekitError if
+    the nodes of `training` were lost too often."""
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, BottlekitError):
+            raise error.cause from error
+        raise
+    except ray.exceptions.RayError as error:
+        raise BottlekitError(
+            f"the cluster lost the training of {training}: {type(error).__name__}; what was done is kept, the same "
+            "command goes on"
+        ) from error
 
 
 def connect(address: str) -> None:
