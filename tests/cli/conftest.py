@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
+from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.images import jpeg_from_image
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
@@ -74,3 +76,31 @@ def shades(tmp_path: Path) -> Path:
                 image = (shade + dice.integers(0, 40, (40, 40, 3))).astype(np.uint8)
                 (folder / f"{number}.jpg").write_bytes(jpeg_from_image(image, 90))
     return tmp_path / "shades"
+
+
+@pytest.fixture
+def profile_of(tmp_path: Path) -> Callable[[Path, float], Path]:
+    """A function that writes a profile of a fleet as `bottlekit bench` does; the whole network takes `whole_ms`."""
+
+    def write(fleet: Path, whole_ms: float) -> Path:
+        times = {"head": 0.1, "encode": 0.1, "decode": 0.1, "tail": 0.1, "baseline": whole_ms}
+        phases = {name: {"origin": "measured", "summary": {"p50_ms": value}} for name, value in times.items()}
+        bundles = [
+            {
+                "bundle": {
+                    "name": one.name,
+                    "sha256": one.sha256,
+                    "split": one.split["name"],
+                    "split_index": one.split["index"],
+                },
+                "payload_bytes": {"mean": 300.0},
+                "framed_bytes": None,
+                "phases": phases,
+            }
+            for one in fleet_from_path(str(fleet))
+        ]
+        path = tmp_path / "profile.json"
+        path.write_text(json.dumps({"format": "bottlekit-profile", "version": 1, "bundles": bundles}))
+        return path
+
+    return write

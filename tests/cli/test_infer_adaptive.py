@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +39,8 @@ def refused(*words: object) -> str:
 
 
 @pytest.fixture
-def profile(tmp_path: Path) -> Path:
-    """A profile of the tiny fleet in which the whole network takes a second."""
-    times = {"head": 0.1, "encode": 0.1, "decode": 0.1, "tail": 0.1, "baseline": 1000.0}
-    phases = {name: {"origin": "measured", "summary": {"p50_ms": value}} for name, value in times.items()}
-    bundles = [
-        {
-            "bundle": {
-                "name": one.name,
-                "sha256": one.sha256,
-                "split": one.split["name"],
-                "split_index": one.split["index"],
-            },
-            "payload_bytes": {"mean": 300.0},
-            "framed_bytes": None,
-            "phases": phases,
-        }
-        for one in fleet_from_path(str(FLEET))
-    ]
-    path = tmp_path / "profile.json"
-    path.write_text(json.dumps({"format": "bottlekit-profile", "version": 1, "bundles": bundles}))
-    return path
+def profile(profile_of: Callable[[Path, float], Path]) -> Path:
+    return profile_of(FLEET, 1000.0)
 
 
 @pytest.fixture

@@ -88,27 +88,8 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def profile(tmp_path: Path, fleet: Path) -> Path:
-    """As `bottlekit bench` writes it; the whole network takes 100 ms."""
-    times = {"head": 0.1, "encode": 0.1, "decode": 0.1, "tail": 0.1, "baseline": 100.0}
-    phases = {name: {"origin": "measured", "summary": {"p50_ms": value}} for name, value in times.items()}
-    bundles = [
-        {
-            "bundle": {
-                "name": one.name,
-                "sha256": one.sha256,
-                "split": one.split["name"],
-                "split_index": one.split["index"],
-            },
-            "payload_bytes": {"mean": 300.0},
-            "framed_bytes": None,
-            "phases": phases,
-        }
-        for one in fleet_from_path(str(fleet))
-    ]
-    path = tmp_path / "profile.json"
-    path.write_text(json.dumps({"format": "bottlekit-profile", "version": 1, "bundles": bundles}))
-    return path
+def profile(fleet: Path, profile_of: Callable[[Path, float], Path]) -> Path:
+    return profile_of(fleet, 100.0)
 
 
 @pytest.fixture
