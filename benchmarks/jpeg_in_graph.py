@@ -9,7 +9,8 @@ operation within a step (on a GPU by the GPU's own clock), divided by a whole st
 of two whole steps says the same, with the noise of both.
 
 Every way first has to give the pixels that Pillow gives. With a GPU all of it runs there, and the ways that go
-image by image carry their pixels to the processor and back, as training would have to.
+image by image carry their pixels to the processor and back, as training would have to. torchvision's is left out
+where its image functions do not load, as with the wheel of PyPI beside a CPU-only torch.
 """
 
 from __future__ import annotations

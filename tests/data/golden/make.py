@@ -36,6 +36,7 @@ CASES = [
     ("webp+static", 8, 80, (2, 7, 7)),
     ("webp-lossless", 8, 20, (1, 28, 28)),
     ("webp-lossless+static", 4, 20, (2, 7, 7)),
+    ("jpeg+static", 6, 40, (3, 9, 5)),
 ]
 PREPROCESSING = {"resize": 20, "crop": 16, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
