@@ -11,30 +11,28 @@ jpeg-lean; the held-out images only confirm it. Small by default, so that a proc
 options make it as large as the papers' setup:
 
     python benchmarks/bytes_accuracy.py --data fractals:100x600 --backbone resnet50 --input-size 224 \
-        --splits rb1,rb4,rb8,rb14 --channels 1 --spatial 2 --epochs 30
+        --splits rb1,rb4,rb8,rb14 --channels 1,2,5,10 --spatial 2 --epochs 30
 
-Finished trainings are kept in --folder and not repeated: delete it to start anew. Interrupted ones begin again.
-Several processes can share the work: each trains some seeds or splits with --dry; --finished draws what is there.
+Finished trainings are kept in --folder and not repeated, interrupted ones go on: delete it to start anew. Several
+processes can share the work: each trains some seeds or splits with --dry; --finished draws what is there.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from bytes_picture import draw
 from bytes_points import Point, comparison, points_of_network, with_choice
 from record import RESULTS, record
+from small_trainings import backbone_of, bottleneck_of, numbers, recipe_of, training_parser
 
 from bottlekit.device.files import read_json, write_json
 from bottlekit.models.checkpoint import load_checkpoint
 from bottlekit.specs import BottleneckSpec, CodecSpec
 from bottlekit.training.bottleneck import BottleneckTraining
 from bottlekit.training.data import DataSet, LabelledImages, dataset_from_name
-from bottlekit.training.recipe import Recipe, default_recipe_name, recipe_from_name
-from bottlekit.training.resume import resume_path
-from bottlekit.training.train import train_backbone, train_bottleneck
+from bottlekit.training.recipe import Recipe
 
 CLAIM = "learned and rate-aware: at most half of jpeg-lean's bytes at equal accuracy"
 
@@ -43,23 +41,15 @@ def main() -> None:
     """Train what is missing, measure every point, record them, and draw them."""
     options = arguments()
     folder: Path = options.folder
-    folder.mkdir(parents=True, exist_ok=True)
     data, choice = with_choice(dataset_from_name(options.data, input_size=options.input_size))
-    name = default_recipe_name(data.name)
-    source = folder / "network.safetensors"
-    if not source.exists():
-        resume_path(source).unlink(missing_ok=True)
-        longer = recipe_from_name(name, "backbone", epochs=options.backbone_epochs)
-        train_backbone(source, options.backbone, data, longer, quiet=True)
+    source = backbone_of(options, data)
     baseline = load_checkpoint(source).accuracy["baseline"]
     print(f"uncompressed network {baseline:.2%}", flush=True)
-    recipe = recipe_from_name(name, "bottleneck", epochs=options.epochs)
+    recipe = recipe_of(options, data)
     points: list[Point] = []
     for seed in options.seeds:
-        for split in options.splits:
-            unit = BottleneckSpec(
-                "bottlenet", split, options.channels, options.spatial, max(3, options.spatial + 1)
-            )
+        for split, channels in channels_of_splits(options):
+            unit = BottleneckSpec("bottlenet", split, channels, options.spatial, max(3, options.spatial + 1))
             for codec, how in ways(options):
                 path = folder / name_of(split, codec, how, seed)
                 measured = path.with_suffix(".json")
@@ -77,36 +67,34 @@ def main() -> None:
     report(points, compared)
     if options.dry:
         return
-    picture = RESULTS / f"bytes_accuracy-{data.name.replace(':', '-')}-{data.input_size}.svg"
+    network = f"{options.backbone}-{data.input_size}"
+    picture = RESULTS / f"bytes_accuracy-{data.name.replace(':', '-')}-{network}.svg"
     draw(figures, picture)
     print(f"written: {record(CLAIM, figures)} and {picture}")
 
 
 def arguments() -> argparse.Namespace:
     """What is trained and measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--backbone", default="cifar_resnet20")
-    parser.add_argument("--input-size", type=int, default=32)
-    parser.add_argument("--backbone-epochs", type=int, default=15)
+    parser = training_parser(__doc__, "bytes-accuracy")
     parser.add_argument("--splits", type=lambda text: text.split(","), default=["rb1"])
-    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--channels", type=numbers(int), default=[1], help="one number, or one for each split")
     parser.add_argument("--spatial", type=int, default=2)
     parser.add_argument("--qualities", type=numbers(int), default=[5, 20])
     parser.add_argument("--bits", type=numbers(int), default=[2])
     parser.add_argument("--rate-weights", type=numbers(float), default=[0.003, 0.01, 0.03])
-    parser.add_argument("--seeds", type=numbers(int), default=[0])
     parser.add_argument("--distill-epochs", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--folder", type=Path, default=Path("bytes-accuracy"))
     parser.add_argument("--finished", action="store_true", help="train nothing, take what --folder has")
     parser.add_argument("--dry", action="store_true", help="print, and record nothing")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if len(options.channels) not in (1, len(options.splits)):
+        parser.error(f"--channels has {len(options.channels)} numbers, and --splits {len(options.splits)}")
+    return options
 
 
-def numbers(kind: type[Any]) -> Any:
-    """A list with commas, as an argument's type."""
-    return lambda text: [kind(part) for part in text.split(",")]
+def channels_of_splits(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Each split with the channels that are sent there."""
+    each = options.channels * (len(options.splits) // len(options.channels))
+    return list(zip(options.splits, each, strict=True))
 
 
 def ways(options: argparse.Namespace) -> list[tuple[CodecSpec, BottleneckTraining]]:
@@ -141,10 +129,7 @@ def trained_and_measured(
     seed: int,
 ) -> None:
     """Train a network and write its points beside it; with every codec for the first seed."""
-    if not path.exists():
-        for leftover in path.parent.glob(f"{path.stem}*resume"):
-            leftover.unlink()
-        train_bottleneck(path, source, unit, codec, recipe, data, seed, how, quiet=True)
+    bottleneck_of(path, source, unit, codec, recipe, data, seed, how)
     points = points_of_network(path, data, choice, every_codec=seed == 0)
     write_json(str(path.with_suffix(".json")), {"points": points})
     shown = next(p for p in points if p["codec"] in ("jpeg-lean", "learned"))

@@ -1,11 +1,12 @@
-"""Claims of BottleNet, section 3.3: training with the codec in the loop keeps accuracy at qualities where training
-without it fails (figure 7); and reducing channels and size together costs less accuracy than either alone.
+"""Claim of BottleNet, section 3.3 and figure 7: training with the codec in the loop keeps accuracy at qualities
+where training without it fails. And what the paper says it compared, without figures (section 2.1): channels
+reduced, size reduced, and both, which is what it then uses.
 
     --sweep   naive and aware training over JPEG's quality, in one run with a shared warm start
     default   channel-wise, spatial and combined reduction to about the same number of values, trained alike
 
-Small by default; the options make it as large as the paper's setup. Networks are kept in --folder. Each way draws a
-picture beside its results.
+Small by default; the options make it as large as the paper's setup. Networks are kept in --folder, and so is what a
+sweep has finished. Each way draws a picture beside its results.
 """
 
 from __future__ import annotations
@@ -15,70 +16,72 @@ from pathlib import Path
 from typing import Any
 
 from record import RESULTS, record
+from small_trainings import backbone_of, bottleneck_of, numbers, recipe_of, training_parser
 
+from bottlekit.device.files import read_json
 from bottlekit.models.checkpoint import load_checkpoint
 from bottlekit.models.splits import split_spec
 from bottlekit.models.units import reduced_shape
 from bottlekit.specs import BottleneckSpec, CodecSpec, ModelSpec
-from bottlekit.training.data import dataset_from_name
-from bottlekit.training.recipe import default_recipe_name, recipe_from_name
+from bottlekit.training.data import DataSet, dataset_from_name
+from bottlekit.training.resume import resume_path
 from bottlekit.training.sweep import sweep_quality
-from bottlekit.training.train import train_backbone, train_bottleneck
 
 CLAIM = "channels and size reduced together keep more accuracy than either alone; aware training more than naive"
 
 
 def main() -> None:
     """Train what was asked for, print and record it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--backbone", default="cifar_resnet20")
-    parser.add_argument("--input-size", type=int, default=32)
+    parser = training_parser(__doc__, "reductions")
     parser.add_argument("--split", default="rb1")
     parser.add_argument("--values", type=int, help="values of a reduced feature; default a 64th of the feature's")
     parser.add_argument("--quality", type=int, default=20)
-    parser.add_argument("--backbone-epochs", type=int, default=15)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0])
-    parser.add_argument("--sweep", metavar="Q,Q,...", help="JPEG qualities for figure 7")
-    parser.add_argument("--folder", type=Path, default=Path("reductions"))
+    parser.add_argument("--sweep", type=numbers(int), metavar="Q,Q,...", help="JPEG qualities for figure 7")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     data = dataset_from_name(options.data, input_size=options.input_size)
-    name = default_recipe_name(data.name)
-    source = options.folder / "network.safetensors"
-    if not source.exists():
-        how = recipe_from_name(name, "backbone", epochs=options.backbone_epochs)
-        train_backbone(source, options.backbone, data, how, quiet=True)
-    recipe = recipe_from_name(name, "bottleneck", epochs=options.epochs)
-    if options.sweep:
-        qualities = [int(part) for part in options.sweep.split(",")]
-        unit = BottleneckSpec("bottlenet", options.split, 2, 2, 3)
-        swept = sweep_quality(
-            options.folder / "sweep.json", source, unit, CodecSpec("jpeg"), qualities, recipe, data, quiet=True
-        )
+    source = backbone_of(options, data)
+    compare = sweep if options.sweep else compare_reductions
+    compare(options, data, source)
+
+
+def sweep(options: argparse.Namespace, data: DataSet, source: Path) -> None:
+    """Figure 7: naive and aware at every quality, with each seed."""
+    unit = BottleneckSpec("bottlenet", options.split, 2, 2, 3)
+    sweeps = []
+    for seed in options.seeds:
+        output = options.folder / f"sweep-{options.split}-seed{seed}.json"
+        if not output.exists():
+            going_on = resume_path(output).exists()
+            recipe = recipe_of(options, data)
+            sweep_quality(
+                output, source, unit, CodecSpec("jpeg"), options.sweep, recipe, data, seed,
+                quiet=True, resume=going_on,
+            )  # fmt: skip
+        swept = read_json(str(output), "sweep")
+        sweeps.append(swept)
         for point in swept["points"]:
-            print(
-                f"quality {point['quality']:3}  " + "  ".join(line(way, point[way]) for way in ("naive", "aware"))
-            )
-        picture = RESULTS / f"reductions-figure7-{name}.svg"
-        draw_sweep(swept, f"{options.backbone}, {data.name}, {options.split}", picture)
-        print(f"written: {record(CLAIM, {'figure': 7, **swept})} and {picture}")
-        return
+            ways = "  ".join(line(way, point[way]) for way in ("naive", "aware"))
+            print(f"seed {seed}  quality {point['quality']:3}  {ways}", flush=True)
+    picture = RESULTS / f"reductions-figure7-{data.name.replace(':', '-')}.svg"
+    draw_sweeps(sweeps, f"{options.backbone}, {data.name}, {options.split}", picture)
+    print(f"written: {record(CLAIM, {'figure': 7, 'sweeps': sweeps})} and {picture}")
+
+
+def compare_reductions(options: argparse.Namespace, data: DataSet, source: Path) -> None:
+    """Channel-wise, spatial and combined reduction, with each seed."""
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:
         for way, unit in units(load_checkpoint(source).model, options.split, options.values).items():
             size = f"{unit.channels}-{unit.spatial}"
             path = options.folder / f"{way}-{size}-{options.split}-{options.quality}-seed{seed}.safetensors"
-            if not path.exists():
-                codec = CodecSpec("jpeg", 8, options.quality)
-                train_bottleneck(path, source, unit, codec, recipe, data, seed, quiet=True)
+            codec = CodecSpec("jpeg", 8, options.quality)
+            bottleneck_of(path, source, unit, codec, recipe_of(options, data), data, seed)
             trained = load_checkpoint(path)
             shape = reduced_shape(unit, split_spec(trained.model, unit.split))
             rows.append({"way": way, "seed": seed, "shape": list(shape), "unit": unit.__dict__, **trained.accuracy})
             found = f"{trained.accuracy['split']:.2%}  {trained.accuracy['payload_bytes_mean']} B"
             print(f"{way:9} {shape!s:14} seed {seed}  {found}", flush=True)
-    picture = RESULTS / f"reductions-{name}.svg"
+    picture = RESULTS / f"reductions-{data.name.replace(':', '-')}.svg"
     draw_reductions(rows, f"{options.backbone}, {data.name}, {options.split}, quality {options.quality}", picture)
     figures = {
         "figure": "reductions", "data": data.name, "backbone": options.backbone, "input_size": data.input_size,
@@ -102,18 +105,21 @@ def units(model: ModelSpec, split_name: str, values: int | None) -> dict[str, Bo
     }
 
 
-def draw_sweep(swept: dict[str, Any], title: str, path: Path) -> None:
-    """Quality against accuracy of both ways, and below against bytes."""
+def draw_sweeps(sweeps: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Quality against accuracy of both ways, and below against bytes; a line a seed."""
     figure, (above, below) = figure_of(2)
-    qualities = [point["quality"] for point in swept["points"]]
-    for way, marker in (("naive", "s"), ("aware", "o")):
-        some = [point[way] for point in swept["points"]]
-        accuracies = [100 * point["accuracy"] for point in some]
-        above.plot(qualities, accuracies, f"{marker}-", label=way)
-        below.plot([point["payload_bytes_mean"] for point in some], accuracies, f"{marker}-", label=way)
+    for swept in sweeps:
+        qualities = [point["quality"] for point in swept["points"]]
+        for way, style in (("naive", "C0s-"), ("aware", "C1o-")):
+            some = [point[way] for point in swept["points"]]
+            accuracies = [100 * point["accuracy"] for point in some]
+            label = way if swept is sweeps[0] else None
+            above.plot(qualities, accuracies, style, label=label, linewidth=1, markersize=4)
+            sizes = [point["payload_bytes_mean"] for point in some]
+            below.plot(sizes, accuracies, style, label=label, linewidth=1, markersize=4)
     for axes in (above, below):
-        axes.axhline(100 * swept["baseline_accuracy"], color="gray", linewidth=1, linestyle="--")
-        axes.set_ylabel(f"accuracy on {swept['held_out_images']} images in %", fontsize=8)
+        axes.axhline(100 * sweeps[0]["baseline_accuracy"], color="gray", linewidth=1, linestyle="--")
+        axes.set_ylabel(f"accuracy on {sweeps[0]['held_out_images']} images in %", fontsize=8)
         axes.legend(fontsize=8)
     above.set_xlabel("JPEG quality")
     below.set_xlabel("mean payload in bytes, a complete JPEG file and 8 bytes of range")

@@ -11,12 +11,10 @@ third row is what the network that was trained for the finest setting alone does
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from bytes_accuracy import numbers
 from record import record
+from small_trainings import backbone_of, bottleneck_of, numbers, recipe_of, training_parser
 
 from bottlekit.models.checkpoint import load_checkpoint
 from bottlekit.models.network import SplitNetwork
@@ -24,35 +22,21 @@ from bottlekit.specs import BottleneckSpec, CodecSpec
 from bottlekit.training.bottleneck import BottleneckTraining
 from bottlekit.training.data import dataset_from_name
 from bottlekit.training.rates import at_rate, codecs_of_rates, setting_of
-from bottlekit.training.recipe import default_recipe_name, recipe_from_name
-from bottlekit.training.train import measured_rates, train_backbone, train_bottleneck
+from bottlekit.training.train import measured_rates
 
 CLAIM = "one network for several settings of its codec is as accurate at each as one trained for it alone"
 
 
 def main() -> None:
     """Train what is missing, measure, print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits")
-    parser.add_argument("--backbone", default="cifar_resnet20")
-    parser.add_argument("--input-size", type=int, default=32)
+    parser = training_parser(__doc__, "several-rates")
     parser.add_argument("--split", default="rb1")
     parser.add_argument("--codec", default="learned", help="with a static range")
     parser.add_argument("--rates", type=numbers(int), default=[1, 2, 4])
-    parser.add_argument("--seeds", type=numbers(int), default=[0])
-    parser.add_argument("--backbone-epochs", type=int, default=15)
     parser.add_argument("--distill-epochs", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--folder", type=Path, default=Path("several-rates"))
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     data = dataset_from_name(options.data, input_size=options.input_size)
-    name = default_recipe_name(data.name)
-    source = options.folder / "network.safetensors"
-    if not source.exists():
-        longer = recipe_from_name(name, "backbone", epochs=options.backbone_epochs)
-        train_backbone(source, options.backbone, data, longer, quiet=True)
-    recipe = recipe_from_name(name, "bottleneck", epochs=options.epochs)
+    source = backbone_of(options, data)
     unit = BottleneckSpec("bottlenet", options.split, 1, 2, 3)
     codecs = codecs_of_rates(CodecSpec(options.codec, range="static"), options.rates)
     setting = setting_of(codecs[0])
@@ -62,10 +46,9 @@ def main() -> None:
         for rates in (together, *((getattr(codec, setting),) for codec in codecs)):
             alone = len(rates) == 1
             path = options.folder / f"{'-'.join(map(str, rates))}-seed{seed}.safetensors"
-            if not path.exists():
-                how = BottleneckTraining(distill_epochs=options.distill_epochs, rates=() if alone else rates)
-                codec = at_rate(codecs[-1], max(rates))
-                train_bottleneck(path, source, unit, codec, recipe, data, seed, how, quiet=True)
+            how = BottleneckTraining(distill_epochs=options.distill_epochs, rates=() if alone else rates)
+            codec = at_rate(codecs[-1], max(rates))
+            bottleneck_of(path, source, unit, codec, recipe_of(options, data), data, seed, how)
             network = load_checkpoint(path).network()
             assert isinstance(network, SplitNetwork)
             for row in measured_rates(network, codecs, data):

@@ -222,7 +222,8 @@ def train(
 
         bottlekit train --from net.safetensors --split rb1 --codec learned --rates 1,2,4 -o split.safetensors
 
-    Ctrl-C keeps the finished epochs in OUTPUT.resume; the same command with --resume goes on from there.
+    Ctrl-C keeps the finished epochs (of a sweep, the finished trainings) in OUTPUT.resume; the same command with
+    --resume goes on from there.
     """
     set_quiet(quiet)
     command, quiet = command_line(), is_quiet()
@@ -269,16 +270,17 @@ def train(
         report_checkpoint(output, checkpoint, as_json)
     else:
         others = {
-            "--naive": naive or None, "--resume": resume or None, "--rate-weight": rate_weight,
-            "--distill-epochs": distill_epochs, "--rates": rates, "--range": value_range,
+            "--naive": naive or None, "--rate-weight": rate_weight, "--distill-epochs": distill_epochs,
+            "--rates": rates, "--range": value_range,
         }  # fmt: skip
         _refuse(others, "does not go with --sweep-quality")
         from bottlekit.training.sweep import sweep_quality
 
-        swept = sweep_quality(
-            output, source, bottleneck, coder, list(_numbers("--sweep-quality", sweep)), how, images, seed,
-            command=command, quiet=quiet,
-        )  # fmt: skip
+        with _resume_advice(output):
+            swept = sweep_quality(
+                output, source, bottleneck, coder, list(_numbers("--sweep-quality", sweep)), how, images, seed,
+                command=command, quiet=quiet, resume=resume,
+            )  # fmt: skip
         report_sweep(output, swept, as_json)
 
 
@@ -333,6 +335,6 @@ def _resume_advice(output: Path) -> Iterator[None]:
         path = resume_path(output)
         for kept in (path, warm_up_path(path)):
             if kept.exists():
-                say(f"\nthe finished epochs are in {kept}; the same command with --resume goes on")
+                say(f"\nwhat was finished is in {kept}; the same command with --resume goes on")
                 break
         raise

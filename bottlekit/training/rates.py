@@ -40,9 +40,12 @@ def codecs_of_rates(codec: CodecSpec, rates: Sequence[int]) -> list[CodecSpec]:
 
 def at_rate(codec: CodecSpec, rate: int) -> CodecSpec:
     """`codec` with another quality or, where it has none, other bits; UsageError for what does not exist."""
-    if setting_of(codec) == "quality":
-        return dataclasses.replace(codec, quality=rate)
-    return dataclasses.replace(codec, bits=rate)
+    try:
+        if setting_of(codec) == "quality":
+            return dataclasses.replace(codec, quality=rate)
+        return dataclasses.replace(codec, bits=rate)
+    except UsageError as error:
+        raise UsageError(f"--rates {rate} is no setting of --codec {codec.name}: {error}") from error
 
 
 class SeveralCodecs(nn.Module):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,31 @@ def test_a_sweep_prints_a_table_and_writes_two_files(train: Train, tmp_path: Pat
     assert (tmp_path / "sweep.csv").read_text().count("\n") == 3
 
 
+def test_ctrl_c_in_a_sweep_says_how_to_go_on(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bottlekit.training import sweep
+    from bottlekit.training.loop import fit
+
+    assert train(*NET, "--epochs", "0", "-o", "net.safetensors")[0] == 0
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if options["title"] == "naive":
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(sweep, "fit", interrupted)
+    asked = (*FROM, *SHORT, "--sweep-quality", "1,50", "-o", "sweep.json")
+    code, _, err = train(*asked)
+    assert code == 130
+    assert "sweep.json.resume; the same command with --resume goes on" in err
+    monkeypatch.setattr(sweep, "fit", fit)
+    code, _, err = train(*asked)
+    assert code == 2
+    assert "sweep.json.resume holds an interrupted run" in err
+    code, _, err = train(*asked, "--resume")
+    assert code == 0, err
+    assert sorted(path.name for path in tmp_path.glob("sweep*")) == ["sweep.csv", "sweep.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -155,7 +181,11 @@ def test_wrong_requests_get_one_line(train: Train, tmp_path: Path, arguments: li
         (["--split", "b1", "--range", "mine"], "--range must be image or static, not 'mine'"),
         (["--split", "b1", "--rates", "1;2"], "--rates takes numbers with commas between them"),
         (["--split", "b1", "--rates", "20"], "--rates needs two or more different numbers with commas between"),
-        (["--split", "b1", "--rates", "20,200"], "--quality must be 1..100, not 200"),
+        (
+            ["--split", "b1", "--rates", "20,200"],
+            "--rates 200 is no setting of --codec jpeg: --quality must be 1..100",
+        ),
+        (["--split", "b1", "--rates", "0,99"], "--rates 0 is no setting of --codec jpeg: --quality must be 1..100"),
         (["--split", "b1", "--rates", "5,20", "--quality", "6"], "--quality 6 is not among --rates 5,20"),
         (["--split", "b1", "--sweep-quality", "5", "--naive"], "--naive does not go with --sweep-quality"),
         (["--split", "b1", "--sweep-quality", "5", "--rate-weight", "1"], "--rate-weight does not go with --sweep"),
@@ -239,7 +269,7 @@ def test_ctrl_c_on_a_terminal_keeps_the_finished_epochs(train: Train, tmp_path: 
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert "the finished epochs are in net.safetensors.resume; the same command with --resume goes on" in err
+    assert "what was finished is in net.safetensors.resume; the same command with --resume goes on" in err
     assert "Traceback" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.safetensors.resume", "shades"]
 

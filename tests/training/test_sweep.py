@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from bottlekit.errors import UsageError
 from bottlekit.specs import BottleneckSpec, CodecSpec
 from bottlekit.training import sweep
 from bottlekit.training.data import DataSet
+from bottlekit.training.loop import fit
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.sweep import COLUMNS, sweep_quality
 from bottlekit.training.train import train_backbone
@@ -32,11 +34,10 @@ def test_a_sweep_compares_both_ways_at_every_quality(
     net: Path, few: DataSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainings = []
-    true_fit = sweep.fit
 
     def spied(network, data, recipe, seed, with_codec, title, quiet):  # type: ignore[no-untyped-def]
         trainings.append((recipe.epochs, seed, with_codec, network.codec.quality if with_codec else None))
-        return true_fit(network, data, recipe, seed, with_codec, title, quiet=quiet)
+        return fit(network, data, recipe, seed, with_codec, title, quiet=quiet)
 
     monkeypatch.setattr(sweep, "fit", spied)
     output = net.with_name("sweep.json")
@@ -63,6 +64,41 @@ def test_a_sweep_compares_both_ways_at_every_quality(
         1, naive["accuracy"], naive["payload_bytes_mean"], aware["accuracy"], aware["payload_bytes_mean"]
     ]  # fmt: skip
     assert len(rows) == 3
+
+
+def test_an_interrupted_sweep_goes_on_behind_what_it_finished(
+    net: Path, few: DataSet, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(recipe, epochs=1)
+    whole = sweep_quality(net.with_name("whole.json"), net, UNIT, CODEC, [90, 1], recipe, few, quiet=True)
+    output, state = net.with_name("sweep.json"), net.with_name("sweep.json.resume")
+    trainings: list[str] = []
+    forbidden = "naive"
+
+    def spied(*arguments: Any, **options: Any) -> Any:
+        if options["title"] == forbidden:
+            raise KeyboardInterrupt
+        trainings.append(options["title"])
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(sweep, "fit", spied)
+    with pytest.raises(UsageError, match="nothing to resume"):
+        sweep_quality(output, net, UNIT, CODEC, [90, 1], recipe, few, quiet=True, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_quality(output, net, UNIT, CODEC, [90, 1], recipe, few, quiet=True)
+    with pytest.raises(UsageError, match="holds an interrupted run"):
+        sweep_quality(output, net, UNIT, CODEC, [90, 1], recipe, few, quiet=True)
+    with pytest.raises(UsageError, match="seed was 0 and is now 1"):
+        sweep_quality(output, net, UNIT, CODEC, [90, 1], recipe, few, seed=1, quiet=True, resume=True)
+    forbidden = "aware, quality 90"
+    with pytest.raises(KeyboardInterrupt):
+        sweep_quality(output, net, UNIT, CODEC, [90, 1], recipe, few, quiet=True, resume=True)
+    forbidden = ""
+    resumed = sweep_quality(output, net, UNIT, CODEC, [90, 1], recipe, few, quiet=True, resume=True)
+
+    assert trainings == ["warm start", "naive", "aware, quality 1", "aware, quality 90"]
+    assert resumed == whole
+    assert not state.exists()
 
 
 @pytest.mark.parametrize(
