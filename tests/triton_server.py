@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -98,11 +98,12 @@ def missing_libraries(home: pathlib.Path) -> str:
 
 
 class Triton:
-    """A server process, ready to answer; `grpc` is its address as host:port."""
+    """A server process, ready to answer; `grpc` is its address as host:port, `http_port` that of its other one."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: pathlib.Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, http_port: int, log: pathlib.Path) -> None:
         self.process = process
         self.port = port
+        self.http_port = http_port
         self.log = log
 
     @property
@@ -117,20 +118,24 @@ class Triton:
 
 @contextlib.contextmanager
 def triton_running(
-    home: pathlib.Path, repository: pathlib.Path, folder: pathlib.Path, port: int | None = None
+    home: pathlib.Path,
+    repository: pathlib.Path,
+    folder: pathlib.Path,
+    port: int | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> Iterator[Triton]:
     """A tritonserver on a model repository, once it says that it is ready; `folder` takes its log.
 
-    Without `port` its addresses are the system's choice.
+    Without `port` its addresses are the system's choice. `more` are options of its command line.
     """
     for attempt in range(3):  # between asking for a free port and using it, somebody else may
         ports = [port or free_port(), free_port()]
         log = folder / f"triton-{ports[0]}-{attempt}.log"
         region = f"bottlekit_{os.getpid()}_{ports[0]}_"
-        process = start(home, repository, ports, region, log)
+        process = start(home, repository, ports, region, log, more or {})
         try:
             if wait_until_ready(process, ports[1]):
-                yield Triton(process, ports[0], log)
+                yield Triton(process, ports[0], ports[1], log)
                 return
             text = log.read_text(errors="replace")
             taken = "already in use" in text or "failed to bind" in text.lower()
@@ -141,7 +146,12 @@ def triton_running(
 
 
 def start(
-    home: pathlib.Path, repository: pathlib.Path, ports: list[int], region: str, log: pathlib.Path
+    home: pathlib.Path,
+    repository: pathlib.Path,
+    ports: list[int],
+    region: str,
+    log: pathlib.Path,
+    more: Mapping[str, object],
 ) -> subprocess.Popen[bytes]:
     triton = home / "pytriton/tritonserver"
     options = {
@@ -154,6 +164,7 @@ def start(
         "allow-metrics": "false",
         "exit-timeout-secs": 5,
         "backend-config": f"python,shm-region-prefix-name={region}",
+        **more,
     }
     command = [str(triton / "bin/tritonserver"), "--disable-auto-complete-config"]
     command += [f"--{name}={value}" for name, value in options.items()]
