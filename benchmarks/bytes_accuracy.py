@@ -80,6 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--channels", type=numbers(int), default=[1], help="one number, or one for each split")
     parser.add_argument("--spatial", type=int, default=2)
     parser.add_argument("--qualities", type=numbers(int), default=[5, 20])
+    parser.add_argument("--jpeg-ranges", type=lambda text: text.split(","), default=["image"], help="image, static")
     parser.add_argument("--bits", type=numbers(int), default=[2])
     parser.add_argument("--rate-weights", type=numbers(float), default=[0.003, 0.01, 0.03])
     parser.add_argument("--distill-epochs", type=int, default=2)
@@ -101,7 +102,9 @@ def ways(options: argparse.Namespace) -> list[tuple[CodecSpec, BottleneckTrainin
     """Every way to train at a split."""
     warm = options.distill_epochs
     found = [
-        (CodecSpec("jpeg", 8, quality), BottleneckTraining(distill_epochs=warm)) for quality in options.qualities
+        (CodecSpec("jpeg", 8, quality, value_range), BottleneckTraining(distill_epochs=warm))
+        for quality in options.qualities
+        for value_range in options.jpeg_ranges
     ]
     for bits in options.bits:
         found += [
@@ -113,7 +116,9 @@ def ways(options: argparse.Namespace) -> list[tuple[CodecSpec, BottleneckTrainin
 
 def name_of(split: str, codec: CodecSpec, how: BottleneckTraining, seed: int) -> str:
     """The file of one network."""
-    setting = codec.quality if codec.name == "jpeg" else codec.bits
+    setting: int | str = codec.bits
+    if codec.name == "jpeg":
+        setting = codec.quality if codec.range == "image" else f"{codec.quality}-static"
     return f"{split}-{codec.name}-{setting}-{how.rate_weight:g}-seed{seed}.safetensors"
 
 
@@ -128,9 +133,10 @@ def trained_and_measured(
     choice: LabelledImages,
     seed: int,
 ) -> None:
-    """Train a network and write its points beside it; with every codec for the first seed."""
+    """Train a network and write its points beside it: for the first seed with every codec, if that tells more."""
     bottleneck_of(path, source, unit, codec, recipe, data, seed, how)
-    points = points_of_network(path, data, choice, every_codec=seed == 0)
+    own_way = codec.name == "jpeg" and codec.range == "static"
+    points = points_of_network(path, data, choice, every_codec=seed == 0 and not own_way)
     write_json(str(path.with_suffix(".json")), {"points": points})
     shown = next(p for p in points if p["codec"] in ("jpeg-lean", "learned"))
     words = [f"{shown[part]['mean_bytes']:.1f} B {shown[part]['accuracy']:.2%}" for part in ("choice", "held_out")]
@@ -141,14 +147,17 @@ def report(points: list[Point], compared: list[Point]) -> None:
     """The tables that a person reads."""
     print("\nheld-out images, seed by seed")
     for p in sorted(points, key=lambda point: (point["split"], point["held_out"]["mean_bytes"])):
-        how = f"trained with {p['trained_with']}, {p['rate_weight']:g} a byte, seed {p['seed']}"
+        how = (
+            f"trained with {p['trained_with']}, {p['trained_range']}, {p['rate_weight']:g} a byte, seed {p['seed']}"
+        )
         setting = f"{p['codec']:>13} {p['bits']} bits, q {p['quality']:2}, range {p['range']:6}"
         found = p["held_out"]
         print(f"{p['split']:5} {setting} {found['mean_bytes']:7.1f} B  {found['accuracy']:7.2%}   {how}")
     print("\njpeg-lean, and the learned network that the choice images chose")
     for row in compared:
         print(
-            f"{row['split']} q {row['quality']}, {row['range']:6} {row['jpeg_lean_bytes']:6.1f} B "
+            f"{row['split']} q {row['quality']}, {row['range']:6} (trained with {row['trained_range']}) "
+            f"{row['jpeg_lean_bytes']:6.1f} B "
             f"{row['jpeg_lean_accuracy']:.2%} | {row['learned_bits']} bits, {row['learned_rate_weight']:g} a byte "
             f"{row['learned_bytes']:6.1f} B {row['learned_accuracy']:.2%}, {row['learned_of_lean']:.2f} of it, "
             f"difference {row['difference']:+.2%} [{row['difference_low']:+.2%}, {row['difference_high']:+.2%}]"

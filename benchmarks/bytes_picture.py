@@ -11,8 +11,9 @@ from bytes_points import JPEG_LIKE, LOSSLESS, Point
 _TICKS = (5, 10, 20, 50, 100, 200, 500, 1000)
 _FRAMED_TICKS = (30, 50, 100, 200, 500, 1000)
 _RATE_AWARE = "learned, trained for it"
-_MARKERS = dict(zip((_RATE_AWARE, *JPEG_LIKE, *LOSSLESS), "*sDhovP^X", strict=True))
-_LARGE = ("jpeg-lean", _RATE_AWARE)
+_STATIC_JPEG = "jpeg-lean, trained with it"
+_MARKERS = dict(zip((_RATE_AWARE, *JPEG_LIKE, *LOSSLESS, _STATIC_JPEG), "*sDhovP^X<", strict=True))
+_LARGE = ("jpeg-lean", _RATE_AWARE, _STATIC_JPEG)
 
 
 def draw(figures: Point, path: Path) -> None:
@@ -61,9 +62,12 @@ def draw(figures: Point, path: Path) -> None:
 
 
 def _series(point: Point) -> str:
-    """The codec; or that its network was trained for it."""
-    is_own = point["codec"] == point["trained_with"] == "learned"
-    return _RATE_AWARE if is_own else str(point["codec"])
+    """The codec; or that its network was trained for it, or with the range that it has."""
+    if point["codec"] == point["trained_with"] == "learned":
+        return _RATE_AWARE
+    return (
+        _STATIC_JPEG if (point["codec"], point["trained_range"]) == ("jpeg-lean", "static") else str(point["codec"])
+    )
 
 
 def _tick(axis: Any, places: Iterable[int]) -> None:

@@ -96,6 +96,7 @@ def points_of_network(path: Path, data: DataSet, choice: LabelledImages, every_c
                 "split": network.bottleneck.split,
                 "shape": list(network.feature_shape),
                 "trained_with": trained_with.name,
+                "trained_range": trained_with.range,
                 "rate_weight": checkpoint.training["rate_weight"],
                 "seed": checkpoint.training["seed"],
                 "codec": name, "bits": spec.bits, "quality": spec.quality, "range": value_range,
@@ -152,7 +153,8 @@ def comparison(points: list[Point]) -> list[Point]:
     rows = []
     for split in dict.fromkeys(point["split"] for point in points):
         rivals = _settings(points, split, "learned", ("bits", "rate_weight"), "learned")
-        for (quality, value_range), lean in _settings(points, split, "jpeg-lean", ("quality", "range"), "").items():
+        lean_settings = _settings(points, split, "jpeg-lean", ("quality", "range", "trained_range"), "")
+        for (quality, value_range, trained_range), lean in lean_settings.items():
             seeds = sorted({point["seed"] for point in lean})
             complete = {key: some for key, some in rivals.items() if {p["seed"] for p in some} >= set(seeds)}
             if not complete:
@@ -165,7 +167,8 @@ def comparison(points: list[Point]) -> list[Point]:
                 key = max(complete, key=lambda key: _mean(complete[key], "choice", "accuracy"))
             learned = [point for point in complete[key] if point["seed"] in seeds]
             row: Point = {
-                "split": split, "quality": quality, "range": value_range, "seeds": seeds,
+                "split": split, "quality": quality, "range": value_range, "trained_range": trained_range,
+                "seeds": seeds,
                 "learned_bits": key[0], "learned_rate_weight": key[1], "as_accurate_on_choice": bool(good),
             }  # fmt: skip
             for name, some in (("jpeg_lean", lean), ("learned", learned)):

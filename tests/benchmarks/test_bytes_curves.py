@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def curves() -> Iterator[Any]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("bytes_curves")
-    sys.path.remove(str(BENCHMARKS))
+def curves(benchmark_module: Any) -> Any:
+    return benchmark_module("bytes_curves")
 
 
 POINTS = st.lists(st.tuples(st.integers(1, 1000).map(float), st.integers(0, 100).map(lambda n: n / 100)))
