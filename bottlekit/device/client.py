@@ -10,7 +10,7 @@ import numpy as np
 from .. import __version__
 from .bundle import Bundle
 from .codes import payload_from_outputs
-from .errors import BundleError, RemoteError, ServerUnreachableError, UsageError, WireError
+from .errors import BottlekitError, BundleError, RemoteError, ServerUnreachableError, UsageError, WireError
 from .images import input_from_image
 from .ort_runner import OnnxRuntimeRunner
 from .pipeline import whole_part
@@ -275,9 +275,6 @@ class SplitClient:
 
     def _call(self, deadline: float, method: str, *arguments: object) -> Any:
         """One request and its answer. Whatever breaks the conversation closes the connection."""
-        from thrift.Thrift import TApplicationException
-        from thrift.transport.TTransport import TTransportException
-
         wire = self._connected()
         wire.begin_request(deadline)
         self._message = self._message % (MESSAGE_NUMBERS - 1) + 1
@@ -285,38 +282,44 @@ class SplitClient:
         call: Callable[..., Any] = getattr(self._client, method)
         try:
             answer = call(*arguments)
-            self._check_number(method)
-            return answer
-        except self._rpc.types.Refused as refused:
-            self._check_number(method)
-            error = error_from_refused(refused, self._where)
-        except TApplicationException as failure:
-            error = RemoteError("{} could not answer {}: {}".format(self._where, method, foreign_words(failure)))
-        except TTransportException as failure:
-            self._hang_up()
-            if failure.type == TTransportException.TIMED_OUT:
-                problem = "did not answer {} within {:g} s".format(method, self._timeout_s)
-            elif failure.type == TTransportException.SIZE_LIMIT:
-                problem = "answers with something that is no bottlekit answer ({})".format(failure)
-            elif is_alert(failure.inner):
-                raise refused_by_tls(failure.inner, self._where)
-            else:
-                raise ConnectionLost(
-                    "{} closed the connection instead of answering {}; it may have stopped, or be full{}".format(
-                        self._where, method, self._more_reasons() if method == "hello" else ""
-                    )
-                )
-            error = WireError("{} {}".format(self._where, problem))
         except WireError:
             raise
-        except Exception as failure:  # Thrift's decoder raises what it likes on bytes that are no Thrift
-            self._hang_up()
-            error = WireError(
-                "{} answers with something that is no bottlekit answer ({}: {})".format(
-                    self._where, type(failure).__name__, foreign_words(failure)
+        except Exception as failure:
+            error = self._error_from_failure(failure, method)
+        else:
+            self._check_number(method)
+            return answer
+        raise error
+
+    def _error_from_failure(self, failure: Exception, method: str) -> BottlekitError:
+        """What to raise for what Thrift raised; closes the connection unless that was an answer."""
+        from thrift.Thrift import TApplicationException
+        from thrift.transport.TTransport import TTransportException
+
+        if isinstance(failure, self._rpc.types.Refused):
+            self._check_number(method)
+            return error_from_refused(failure, self._where)
+        if isinstance(failure, TApplicationException):
+            return RemoteError("{} could not answer {}: {}".format(self._where, method, foreign_words(failure)))
+        self._hang_up()
+        if not isinstance(failure, TTransportException):
+            # Thrift's decoder raises what it likes on bytes that are no Thrift.
+            problem = "answers with something that is no bottlekit answer ({}: {})".format(
+                type(failure).__name__, foreign_words(failure)
+            )
+        elif failure.type == TTransportException.TIMED_OUT:
+            problem = "did not answer {} within {:g} s".format(method, self._timeout_s)
+        elif failure.type == TTransportException.SIZE_LIMIT:
+            problem = "answers with something that is no bottlekit answer ({})".format(failure)
+        elif is_alert(failure.inner):
+            return refused_by_tls(failure.inner, self._where)
+        else:
+            return ConnectionLost(
+                "{} closed the connection instead of answering {}; it may have stopped, or be full{}".format(
+                    self._where, method, self._more_reasons() if method == "hello" else ""
                 )
             )
-        raise error
+        return WireError("{} {}".format(self._where, problem))
 
     def _more_reasons(self) -> str:
         # A server's refusal of a certificate may not reach a client that has finished its half of the handshake.

@@ -17,13 +17,14 @@ from .wire.framing import (
     HELLO_FRAME_BYTES,
     REQUEST_CONTAINER_LENGTH,
     REQUEST_OVERHEAD_BYTES,
-    compact_protocol,
+    Messages,
 )
 from .wire.refusals import foreign_words, refused_from_error
 
 # Longer messages are taken apart in a thread: without Thrift's C code a hostile one takes long.
 _SHORT_BYTES = 1 << 14
 _NUMBERS = range(-(1 << 31), 1 << 31)
+_REPLY = 2  # Thrift's TMessageType.REPLY
 
 
 class House:
@@ -99,6 +100,7 @@ class Conversation:
         self._certificate = certificate
         self._lanes: Optional[Lanes] = None
         self._deadline_ms: Optional[int] = None
+        self._messages = Messages(REQUEST_CONTAINER_LENGTH)
         self.counters = counters
         self._calls: Dict[str, Callable[[Any, float], Awaitable[Any]]] = {
             "hello": self._hello,
@@ -138,12 +140,10 @@ class Conversation:
         except Exception as error:
             result.refused = refused_from_error(error)
             self._tell(message.method, result.refused.code, error)
-        return self._message(message, 2, result)  # 2 is Thrift's REPLY
+        return self._messages.message(message.method, _REPLY, message.number, result)
 
     def _parsed(self, frame: bytes) -> _Message:
-        from thrift.transport.TTransport import TMemoryBuffer
-
-        protocol = compact_protocol(TMemoryBuffer(frame), len(frame), REQUEST_CONTAINER_LENGTH)
+        protocol = self._messages.protocol_from_message(frame)
         method, _, number = protocol.readMessageBegin()
         if number not in _NUMBERS:  # Thrift reads longer ones, and writes them as others
             raise WireError("a message with a number of more than 32 bits")
@@ -154,23 +154,12 @@ class Conversation:
         protocol.readMessageEnd()
         return _Message(method, number, arguments)
 
-    def _message(self, message: _Message, kind: int, content: Any) -> bytes:
-        from thrift.transport.TTransport import TMemoryBuffer
-
-        buffer = TMemoryBuffer()
-        protocol = compact_protocol(buffer, HELLO_FRAME_BYTES, REQUEST_CONTAINER_LENGTH)
-        protocol.writeMessageBegin(message.method, kind, message.number)
-        content.write(protocol)
-        protocol.writeMessageEnd()
-        data: bytes = buffer.getvalue()
-        return data
-
     def _unknown(self, message: _Message) -> bytes:
         from thrift.Thrift import TApplicationException, TMessageType
 
         words = "Unknown function {}".format(foreign_words(message.method)[:32])
         failure = TApplicationException(TApplicationException.UNKNOWN_METHOD, words)
-        return self._message(message, TMessageType.EXCEPTION, failure)
+        return self._messages.message(message.method, TMessageType.EXCEPTION, message.number, failure)
 
     def _tell(self, method: str, code: int, error: Exception) -> None:
         house = self._house

@@ -8,9 +8,10 @@ Everything before a file's scan (size, tables, settings) depends only on size an
 what those bytes must be, and comparing them is the whole check of a file's header: nothing in it is parsed.
 """
 
+import functools
 import io
 import re
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 
@@ -33,6 +34,14 @@ except ImportError:
     simplejpeg = None
 
 
+@functools.lru_cache(maxsize=None)
+def _pillow() -> Any:
+    """Pillow's Image. Kept: an import that is done already still takes longer than coding a small image."""
+    from PIL import Image
+
+    return Image
+
+
 class GrayJpeg:
     """Pixels (h, w) uint8 to complete baseline JPEG files and back, for one size and one quality.
 
@@ -50,17 +59,35 @@ class GrayJpeg:
         self.shape = shape
         self.quality = quality
         self._use_simplejpeg = use_simplejpeg
-        blank = self.encode(np.zeros(shape, dtype=np.uint8))
+        blank = self._saved(np.zeros(shape, dtype=np.uint8))
+        self._direct = self._directly_codes(blank)
         self.header = blank[: blank.rindex(_START_OF_SCAN) + _START_OF_SCAN_BYTES]
         blocks = ((shape[0] + 7) // 8) * ((shape[1] + 7) // 8)
         self.max_bytes = len(self.header) + blocks * _MAX_BLOCK_BYTES + len(END_OF_IMAGE)
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """The complete JPEG file of pixels (h, w) uint8."""
-        from PIL import Image
+        if not self._direct:
+            return self._saved(pixels)
+        return self._coded(pixels)
 
+    def _directly_codes(self, blank: bytes) -> bool:
+        # What `save` does around the coder takes longer than coding a small image. Without it the coder is asked in
+        # words that Pillow does not document: where they are not understood, or mean another file, it is not used.
+        try:
+            return self._coded(np.zeros(self.shape, dtype=np.uint8)) == blank
+        except (TypeError, ValueError, OSError):
+            return False
+
+    def _coded(self, pixels: np.ndarray) -> bytes:
+        height, width = pixels.shape
+        image = _pillow().frombuffer("L", (width, height), np.ascontiguousarray(pixels), "raw", "L", 0, 1)
+        file: bytes = image.tobytes("jpeg", "L", self.quality)
+        return file
+
+    def _saved(self, pixels: np.ndarray) -> bytes:
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=self.quality, optimize=False, progressive=False)
+        _pillow().fromarray(pixels).save(buffer, "JPEG", quality=self.quality, optimize=False, progressive=False)
         return buffer.getvalue()
 
     def decode(self, file: bytes) -> np.ndarray:
@@ -77,9 +104,7 @@ class GrayJpeg:
             if self._use_simplejpeg:
                 gray = simplejpeg.decode_jpeg(file, colorspace="GRAY", fastdct=False, fastupsample=False)
                 return np.asarray(gray[:, :, 0])
-            from PIL import Image
-
-            with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
+            with _pillow().open(io.BytesIO(file), formats=["JPEG"]) as image:
                 return np.array(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise PayloadError("the payload's JPEG does not decode: {}".format(error))

@@ -1,5 +1,6 @@
 """Queues of requests in front of the tails: batches across clients, one split at a time, never without bounds."""
 
+import contextlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Deque, Dict, List, NamedTuple, Tuple
@@ -73,11 +74,18 @@ class Lanes:
 
     # What the lanes need of their generation.
 
-    def start(self, part: str, number: int, jobs: List[Job], done: Callable[[Any], None]) -> None:
-        """Have a thread compute a batch; `done` gets the finished future in the event loop."""
-        datas = [job.data for job in jobs]
-        future = self.loop.run_in_executor(self._pool, self.service.run, part, number, datas)
-        future.add_done_callback(done)
+    def start(self, part: str, number: int, jobs: List[Job], done: Callable[[Outcomes], None]) -> None:
+        """Have a thread compute a batch; `done` gets what became of each job, in the event loop."""
+        self._pool.submit(self._compute, part, number, jobs, done)
+
+    def _compute(self, part: str, number: int, jobs: List[Job], done: Callable[[Outcomes], None]) -> None:
+        """In a thread. One call back into the loop: an executor's future would take three rounds of it."""
+        try:
+            outcomes = self.service.run(part, number, [job.data for job in jobs])
+        except Exception as error:
+            outcomes = [error] * len(jobs)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: whoever asked has gone
+            self.loop.call_soon_threadsafe(done, outcomes)
 
     def count_queued(self, change: int) -> None:
         """Keep the number of waiting requests."""
@@ -152,12 +160,10 @@ class _Lane:
         self._lanes.count_queued(-len(jobs))
         self._busy = True
         began = self._lanes.loop.time()
-        self._lanes.start(self._part, self._number, jobs, lambda future: self._finish(jobs, began, future))
+        self._lanes.start(self._part, self._number, jobs, lambda outcomes: self._finish(jobs, began, outcomes))
 
-    def _finish(self, jobs: List[Job], began: float, future: Any) -> None:
+    def _finish(self, jobs: List[Job], began: float, outcomes: Outcomes) -> None:
         self._busy = False
-        error = future.exception()
-        outcomes: Outcomes = [error] * len(jobs) if error is not None else future.result()
         self._lanes.count_batch(self._part, self._number, outcomes)
         now = self._lanes.loop.time()
         for job, outcome in zip(jobs, outcomes):

@@ -59,15 +59,19 @@ def session_options(threads: Optional[int] = None, spin: bool = True) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    if spin:
+        # From ONNX Runtime 1.12; older ones go on spinning for a while after a run.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
 class OnnxRuntimeRunner(Runner):
     """An ONNX file on ONNX Runtime's CPU provider.
 
-    `threads` for one operator: None takes all cores. With `spin`, idle threads wait busily for the next
-    operator, which is fastest alone and unfair to other processes on the same cores. With `exact`, nothing is
-    optimised that depends on what else is in the graph: memory layouts for the processor, which other sums come of.
+    `threads` for one operator: None takes all cores. With `spin`, idle threads wait busily for the next operator
+    while a graph runs, never between runs. That is fastest alone, and unfair to other processes on the same cores:
+    two graphs at once then take twice as long as they need. With `exact`, nothing is optimised that depends on what
+    else is in the graph: memory layouts for the processor, which other sums come of.
     Several threads may call `run` at once.
     """
 

@@ -6,6 +6,7 @@ Defined in float32, operation by operation, so that every machine gets the same 
 multiplication and rounding to the nearest even integer are exact operations of IEEE 754, in numpy as in CUDA.
 """
 
+import math
 from typing import Optional, Tuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from .errors import CodecError
 
 # Above this span, max - min no longer fits into a float32 and everything is computed on halved values.
 _LARGEST = float(np.finfo(np.float32).max)
+_HALF = np.float32(0.5)
 
 
 def levels_from_bits(bits: int) -> int:
@@ -53,17 +55,24 @@ def quantize(
         # Which of -0.0 and 0.0 is the minimum depends on the order of the search: adding 0.0 leaves only 0.0.
         low = np.float32(feature.min()) + np.float32(0)
         high = np.float32(feature.max()) + np.float32(0)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise CodecError("the feature holds NaN or infinity, which have no code; check the head's output")
     if value_range is not None:
         low, high = np.float32(value_range[0]), np.float32(value_range[1])
         feature = np.minimum(np.maximum(feature, low), high)
-    scale = _scale(low, high)
-    span = high * scale - low * scale
+    if float(high) - float(low) > _LARGEST:
+        # max - min is no float32; halved, which is exact here, all of it is.
+        feature, first, last = feature * _HALF, low * _HALF, high * _HALF
+    else:
+        first, last = low, high
+    span = last - first
     if span == 0:
         return np.zeros(feature.shape, dtype=np.uint8), float(low), float(high)
-    codes = np.rint((feature * scale - low * scale) / span * levels)
-    return codes.astype(np.uint8), float(low), float(high)
+    # In place: after a network has run, each array that need not be made is a cache miss saved.
+    codes = feature - first
+    codes /= span
+    codes *= levels
+    return np.rint(codes).astype(np.uint8), float(low), float(high)
 
 
 def dequantize(codes: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:
@@ -88,19 +97,20 @@ def dequantize(codes: np.ndarray, low: float, high: float, bits: int) -> np.ndar
     if not range_is_valid(low, high):
         raise CodecError("the range {!r} to {!r} is no finite float32 minimum and maximum".format(low, high))
     first, last = np.float32(low), np.float32(high)
-    scale = _scale(first, last)
-    first, last = first * scale, last * scale
-    values = codes.astype(np.float32) / np.float32(levels) * (last - first) + first
+    halved = float(last) - float(first) > _LARGEST
+    if halved:
+        first, last = first * _HALF, last * _HALF
+    feature = codes.astype(np.float32)
+    feature /= np.float32(levels)
+    feature *= last - first
+    feature += first
     # The largest code may land one rounding error above max; doubled again, that could be infinity.
-    feature: np.ndarray = np.minimum(values, last) / scale
+    np.minimum(feature, last, out=feature)
+    if halved:
+        feature /= _HALF
     return feature
 
 
 def range_is_valid(low: float, high: float) -> bool:
     """Whether low and high are a finite float32 range, low not above high."""
     return bool(-_LARGEST <= low <= high <= _LARGEST)
-
-
-def _scale(low: np.float32, high: np.float32) -> np.float32:
-    """1, or 1/2 where max - min would overflow float32 (halving such values is exact where it matters)."""
-    return np.float32(0.5) if float(high) - float(low) > _LARGEST else np.float32(1)

@@ -153,11 +153,11 @@ class TailService:
             return (
                 lambda data: self._image(bundle, data),
                 whole_part(bundle),
-                lambda all_: {"image": np.stack(all_)},
+                lambda all_: {"image": _batch(all_)},
             )
         if takes_codes(self._loaded(bundle, "tail").runner.inputs):
             return lambda data: Quantised(*bundle.codec.decode_quantised(data)), "tail", feeds_from_quantised
-        return bundle.codec.decode, "tail", lambda all_: {FEATURE: np.stack(all_)}
+        return bundle.codec.decode, "tail", lambda all_: {FEATURE: _batch(all_)}
 
     def _image(self, bundle: Bundle, data: bytes) -> np.ndarray:
         with self._decoding_image:
@@ -236,6 +236,11 @@ def runner_from_engines(
         return runner_from_engine(engines[part], threads=threads, spin=False, codec=codec)
 
     return runner_for
+
+
+def _batch(arrays: List[np.ndarray]) -> np.ndarray:
+    """Arrays (c, h, w) as one (n, c, h, w); a single one is not copied."""
+    return arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
 
 
 def _us(start: float, end: float) -> int:

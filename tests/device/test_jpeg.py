@@ -39,6 +39,35 @@ def test_the_header_is_the_same_in_every_file_and_holds_no_scan(shape, quality, 
 
 
 @given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 100), st.integers(0, 1 << 30))
+def test_a_file_is_what_pillow_saves(shape, quality, seed):
+    pixels = noise(shape, seed)
+    expected = saved(Image.fromarray(pixels), quality=quality)
+    assert coder_of(shape=shape, quality=quality).encode(pixels) == expected
+
+
+@pytest.mark.parametrize("quality", [1, 20, 100])
+def test_a_large_file_is_what_pillow_saves_and_so_is_one_of_pixels_that_are_not_in_a_row(quality):
+    pixels = noise((900, 700), quality).T
+    assert coder_of(shape=pixels.shape, quality=quality).encode(pixels) == saved(
+        Image.fromarray(np.ascontiguousarray(pixels)), quality=quality
+    )
+
+
+def refused(*_arguments):
+    raise TypeError("another Pillow")
+
+
+@pytest.mark.parametrize("tobytes", [refused, lambda *_arguments: b"no JPEG at all"])
+def test_files_are_the_same_where_pillow_does_not_give_its_coder(monkeypatch, tobytes):
+    pixels = noise((24, 40))
+    direct = coder_of().encode(pixels)
+    monkeypatch.setattr(Image.Image, "tobytes", tobytes)
+    coder = coder_of()
+    assert not coder._direct
+    assert coder.encode(pixels) == direct
+
+
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.integers(1, 100), st.integers(0, 1 << 30))
 def test_both_libraries_read_the_same_pixels(shape, quality, seed):
     pytest.importorskip("simplejpeg")
     slow, fast = coder_of("pillow", shape, quality), coder_of("simplejpeg", shape, quality)

@@ -9,7 +9,7 @@ import pytest
 from bottlekit.device import trt_runner
 from bottlekit.device.engine import Engine
 from bottlekit.device.errors import EngineError, TargetError, UsageError
-from bottlekit.device.ort_runner import OnnxRuntimeRunner
+from bottlekit.device.ort_runner import OnnxRuntimeRunner, session_options
 from bottlekit.device.runners import Runner, TensorInfo, check_feeds, runner_from_engine, shape_text
 
 
@@ -55,6 +55,13 @@ def _relu_path(tmp_path: Any) -> str:
 
 def image(batch: int = 1) -> np.ndarray:
     return np.linspace(-1, 1, batch * 48).astype(np.float32).reshape(batch, 3, 4, 4)
+
+
+def test_threads_that_may_spin_do_so_only_while_a_graph_runs() -> None:
+    busy = session_options(2, spin=True)
+    assert busy.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert busy.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert session_options(2, spin=False).get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 @pytest.mark.parametrize("threads", [None, 1, 2])

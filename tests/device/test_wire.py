@@ -15,7 +15,13 @@ import bottlekit.device
 from bottlekit.device import errors
 from bottlekit.device.wire import load_rpc
 from bottlekit.device.wire.answers import answer_from_logits, logits_from_answer
-from bottlekit.device.wire.framing import FRAME_LENGTH, MeteredSocket, compact_protocol, frame_from_message
+from bottlekit.device.wire.framing import (
+    FRAME_LENGTH,
+    Messages,
+    MeteredSocket,
+    compact_protocol,
+    frame_from_message,
+)
 from bottlekit.device.wire.refusals import error_from_refused, refused_from_error
 
 WIRE = os.path.join(os.path.dirname(bottlekit.device.__file__), "wire")
@@ -288,6 +294,43 @@ def test_a_metered_socket_notices_the_end(connection):
     assert caught.value.type == TTransportException.END_OF_FILE
     metered.close()
     metered.close()
+
+
+def test_a_metered_socket_keeps_what_came_with_a_frame_for_the_next(connection):
+    metered, far = connection
+    assert not metered.has_ended()
+    far.sendall(b"abcdefg")
+    metered.begin_request()
+    assert metered.readAll(3) == b"abc"
+    # Nothing is left in the system's own buffer, and yet there is something that nobody asked for.
+    assert not metered.readable_within(0.0)
+    assert metered.has_ended()
+    assert metered.readAll(4) == b"defg"
+    assert metered.received_bytes == 7
+    assert not metered.has_ended()
+
+
+def test_messages_of_one_connection_are_those_of_a_protocol_of_their_own_each():
+    from thrift.transport.TTransport import TMemoryBuffer
+
+    rpc = load_rpc()
+    messages = Messages(16)
+    for number, logits in enumerate((b"\0" * 8, b"", b"\1" * 4000)):
+        answer = rpc.types.Answer(logits=logits, decode_us=1, tail_us=number)
+        result = rpc.service.infer_result(success=answer)
+        buffer = TMemoryBuffer()
+        alone = compact_protocol(buffer, 0, 16)
+        alone.writeMessageBegin("infer", 2, number)
+        result.write(alone)
+        alone.writeMessageEnd()
+        message = messages.message("infer", 2, number, result)
+        assert message == buffer.getvalue()
+        protocol = messages.protocol_from_message(message)
+        assert protocol.readMessageBegin() == ("infer", 2, number)
+        back = rpc.service.infer_result()
+        back.read(protocol)
+        protocol.readMessageEnd()
+        assert back == result
 
 
 # ---- limits of the decoder

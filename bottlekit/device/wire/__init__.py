@@ -13,6 +13,7 @@ believed, nothing is unpickled. The messages are defined in `bottlekit.thrift`; 
 by `generate.sh` and committed, so that a device needs no compiler. Thrift is imported where it is used.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 from ..errors import WireError
@@ -26,6 +27,7 @@ class Rpc(NamedTuple):
     constants: Any
 
 
+@functools.lru_cache(maxsize=None)
 def load_rpc() -> Rpc:
     """Import the generated modules. Raises WireError on a machine without Apache Thrift."""
     try:

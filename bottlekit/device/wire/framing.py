@@ -22,6 +22,8 @@ REQUEST_CONTAINER_LENGTH = 16
 # The longest legal answer: a float32 for each of 65535 classes, or the bundles of a large fleet.
 ANSWER_FRAME_BYTES = 1 << 20
 ANSWER_CONTAINER_LENGTH = 4096
+# What a client receives at once, at most.
+_RECEIVE_BYTES = 1 << 16
 
 
 def frame_from_message(message: bytes) -> bytes:
@@ -52,6 +54,37 @@ def numbered_protocol(transport: Any, string_bytes: int, container_length: int) 
     return Numbered(transport, string_length_limit=string_bytes, container_length_limit=container_length)
 
 
+class Messages:
+    """One end's messages in the compact protocol, one after the other, as bytes.
+
+    For all of a connection's messages there is one protocol object for reading and one for writing: making one has
+    Thrift look for its C code again, which takes longer than a short message. After a message that could not be
+    read the object is of no more use.
+    """
+
+    def __init__(self, container_length: int) -> None:
+        from thrift.transport.TTransport import TMemoryBuffer
+
+        self._buffer = TMemoryBuffer
+        self._reader = compact_protocol(TMemoryBuffer(), 0, container_length)
+        self._writer = compact_protocol(TMemoryBuffer(), 0, container_length)
+
+    def protocol_from_message(self, message: bytes) -> Any:
+        """A protocol to read a message from; no string in it can be longer than the message."""
+        self._reader.trans = self._buffer(message)
+        self._reader.string_length_limit = len(message)
+        return self._reader
+
+    def message(self, method: str, kind: int, number: int, content: Any) -> bytes:
+        """The message of a kind (TMessageType) about a method, with something that Thrift can write."""
+        self._writer.trans = self._buffer()
+        self._writer.writeMessageBegin(method, kind, number)
+        content.write(self._writer)
+        self._writer.writeMessageEnd()
+        written: bytes = self._writer.trans.getvalue()
+        return written
+
+
 class MeteredSocket:
     """A client's Thrift transport over one connected socket: counts bytes, and ends every wait at a deadline.
 
@@ -70,6 +103,7 @@ class MeteredSocket:
         self._socket.setHandle(connected)
         self._timeout_s = timeout_s
         self._deadline = 0.0
+        self._unread = bytearray()
         self.sent_bytes = 0
         self.received_bytes = 0
 
@@ -81,15 +115,15 @@ class MeteredSocket:
 
     def write(self, data: bytes) -> None:
         """Send all of `data`. Raises TTransportException when the connection or the time is over."""
-        from thrift.transport.TTransport import TTransportException
-
         self._limit_wait()
         try:
             # TSocket.write would start the clock again for every piece that a slow peer takes.
             self._socket.handle.sendall(data)
-        except socket.timeout as error:
-            raise TTransportException(TTransportException.TIMED_OUT, "write timeout", inner=error)
         except OSError as error:
+            from thrift.transport.TTransport import TTransportException
+
+            if isinstance(error, socket.timeout):
+                raise TTransportException(TTransportException.TIMED_OUT, "write timeout", inner=error)
             raise TTransportException(TTransportException.END_OF_FILE, str(error), inner=error)
         self.sent_bytes += len(data)
 
@@ -98,16 +132,18 @@ class MeteredSocket:
 
     def readAll(self, size: int) -> bytes:  # noqa: N802 - Thrift's name
         """Receive exactly `size` bytes. Raises TTransportException at the end of the stream or of the time."""
-        received = bytearray()
-        while len(received) < size:
+        # A frame's length and its message come in one segment: one call to the system takes both.
+        while len(self._unread) < size:
             self._limit_wait()
-            received += self._socket.read(min(size - len(received), 1 << 16))
+            self._unread += self._socket.read(_RECEIVE_BYTES)
+        received = bytes(self._unread[:size])
+        del self._unread[:size]
         self.received_bytes += size
-        return bytes(received)
+        return received
 
     def has_ended(self) -> bool:
         """Whether the peer has closed an idle connection: there is something to read, which is the end."""
-        return self.readable_within(0.0)
+        return bool(self._unread) or self.readable_within(0.0)
 
     def readable_within(self, seconds: float) -> bool:
         """Wait for so long: True as soon as there is something to receive, be it the end of the stream."""
