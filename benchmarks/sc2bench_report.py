@@ -1,4 +1,4 @@
-"""The table and the picture of `sc2bench_side_by_side.py`."""
+"""The comparison, the table and the picture of `sc2bench_side_by_side.py`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bytes_curves import Setting, ratio_at, shared_accuracies
 
 Run = dict[str, Any]
+
+
+def settings_of(points: list[Run]) -> dict[str, dict[tuple[int, float], list[Run]]]:
+    """The seeds of each setting, the first seed first, of each method."""
+    found: dict[str, dict[tuple[int, float], list[Run]]] = {}
+    for point in sorted(points, key=lambda point: int(point["seed"])):
+        of_method = found.setdefault(point["method"], {})
+        of_method.setdefault((point["channels"], point["weight"]), []).append(point)
+    return found
+
+
+def comparison(points: list[Run], ours: str) -> list[dict[str, Any]]:
+    """Bytes of `ours` over those of each other method, at accuracies that both have."""
+    curves = {
+        method: [
+            Setting(
+                np.array([point["sizes"] for point in seeds], dtype=float),
+                np.array([[int(answer) for answer in point["right"]] for point in seeds], dtype=float),
+            )
+            for seeds in settings.values()
+        ]
+        for method, settings in settings_of(points).items()
+    }
+    return [
+        {"against": method, **ratio_at(curves[ours], curve, accuracy)}
+        for method, curve in curves.items()
+        if method != ours
+        for accuracy in shared_accuracies(curves[ours], curve)
+    ]
 
 
 def report(figures: dict[str, Any]) -> None:
     """The tables that a person reads."""
     print(f"uncompressed network {figures['baseline']:.2%}")
-    settings: dict[tuple[str, int, float], list[Run]] = {}
-    for point in figures["points"]:
-        settings.setdefault((point["method"], point["channels"], point["weight"]), []).append(point)
-    for (method, channels, weight), some in settings.items():
-        size, accuracy = (np.mean([np.mean(p[key]) for p in some]) for key in ("sizes", "accuracy"))
-        ideal = np.mean([np.mean(p["ideal_bits"]) / 8 for p in some]) if some[0].get("ideal_bits") else np.nan
-        what = f"{method:14} {channels:2} channels, weight {weight:<7g}"
-        macs_m = some[0]["head_macs"] / 1e6
-        print(f"{what} {size:6.1f} B (ideal {ideal:5.1f})  {accuracy:7.2%}  {macs_m:.1f} M MACs")
+    for method, settings in settings_of(figures["points"]).items():
+        for (channels, weight), seeds in sorted(settings.items()):
+            told = f"{method:22} {channels:2} channels, weight {weight:<7g}"
+            told += f" {mean_of('sizes', seeds):6.1f} B {mean_of('accuracy', seeds):7.2%}"
+            told += f" {seeds[0]['head_macs'] / 1e6:.1f} M MACs, each seed"
+            told += ",".join(f" {np.mean(point['sizes']):.1f} B {point['accuracy']:.1%}" for point in seeds)
+            print(told)
+            if seeds[0]["codes"] is None:
+                continue
+            kinds = {kind: np.mean([point["codes"][kind] for point in seeds]) for kind in seeds[0]["codes"]}
+            told = f"{'':22} its codes: {kinds['values']:.1f} values, {kinds['table_bytes']:.1f} B by one table, "
+            told += f"{kinds['learned_bytes']:.1f} B by `learned`"
+            if seeds[0].get("ideal_bits"):
+                told += f", {mean_of('ideal_bits', seeds) / 8:.1f} B by its own density"
+            print(told)
     for row in figures["comparison"]:
         told = "not reached by both"
         if row["ratio"] is not None:
@@ -30,6 +66,11 @@ def report(figures: dict[str, Any]) -> None:
         print(f"at {row['accuracy']:.2%}, against {row['against']}: {told}")
     for method, phases in figures["times_ms"].items():
         print(method, *(f"{phase} {np.median(values):.3f} ms" for phase, values in phases.items()))
+
+
+def mean_of(key: str, seeds: list[Run]) -> float:
+    """The mean over seeds and, where there is one for each, over images."""
+    return float(np.mean([np.mean(point[key]) for point in seeds]))
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:
@@ -41,17 +82,11 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 
     matplotlib.rcParams["svg.hashsalt"] = "bottlekit"
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    methods = dict.fromkeys(point["method"] for point in figures["points"])
-    for color, method in enumerate(methods):
-        of_method = [point for point in figures["points"] if point["method"] == method]
-        settings: dict[tuple[int, float], list[Run]] = {}
-        for point in of_method:
-            settings.setdefault((point["channels"], point["weight"]), []).append(point)
-            axes.plot(np.mean(point["sizes"]), 100 * point["accuracy"], ".", color=f"C{color}", alpha=0.4)
-        means = sorted(
-            (float(np.mean([p["sizes"] for p in some])), 100 * float(np.mean([p["accuracy"] for p in some])))
-            for some in settings.values()
-        )
+    for color, (method, settings) in enumerate(settings_of(figures["points"]).items()):
+        for seeds in settings.values():
+            for point in seeds:
+                axes.plot(np.mean(point["sizes"]), 100 * point["accuracy"], ".", color=f"C{color}", alpha=0.4)
+        means = sorted((mean_of("sizes", seeds), 100 * mean_of("accuracy", seeds)) for seeds in settings.values())
         axes.plot(*zip(*means, strict=True), "o-", color=f"C{color}", label=method)
     axes.axhline(100 * figures["baseline"], color="gray", linewidth=1, linestyle="--")
     axes.set_xscale("log")

@@ -4,6 +4,7 @@
       --> here: a bottleneck with the codec `learned`, trained at each weight of a byte
       --> sc2bench_trainer.py in sc2bench's environment: its networks, on the same arrays from the same weights
     --> bytes and right answers for each held-out image --> results/*.jsonl, a picture, ratios at equal accuracy
+    --> what both methods' codes take in one coder after the other (sc2bench_gap.py)
 
 Split, backbone, images, number of epochs, optimizer and learning rates are the same for all, and so is the order of
 the images but for that of bottlekit's warm-up; a seed is one order and one set of new weights. sc2bench needs an
@@ -12,8 +13,9 @@ environment of its own (numpy below 2):
     python3.11 -m venv sc2env && sc2env/bin/pip install "numpy<2" sc2bench==0.1.1 compressai==1.2.8
     python benchmarks/sc2bench_side_by_side.py --other sc2env/bin/python
 
-Finished trainings are kept in --folder and not repeated: delete it to start anew. `--train-only` with one of the
---seeds each lets several processes share the work once the first of them has prepared the folder.
+Finished trainings are kept in --folder and not repeated: delete it to start anew. `--stop-after training` with one
+of the --seeds each lets several processes share the work once the first of them has prepared the folder;
+`--stop-after times` measures the times, which are kept, too: on a machine that has nothing else to do for a minute.
 """
 
 from __future__ import annotations
@@ -24,16 +26,17 @@ import json
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bytes_curves import Setting, ratio_at, shared_accuracies
 from bytes_points import CALIBRATION_IMAGES, features, right
+from phase_times import phases_in_turns
 from record import RESULTS, record
-from sc2bench_report import Run, draw, report
+from sc2bench_gap import bytes_of_codes
+from sc2bench_report import Run, comparison, draw, report
 
 from bottlekit.device.codecs import Codec
 from bottlekit.device.files import read_json, write_json
@@ -51,7 +54,7 @@ from bottlekit.training.train import train_backbone, train_bottleneck
 CLAIM = "at equal accuracy, the learned codec sends no more bytes than sc2bench's entropic bottleneck"
 TRAINER = Path(__file__).with_name("sc2bench_trainer.py")
 ROUNDS = 3
-WARM_UPS = 20
+OURS, UNWARMED = "bottlekit", "bottlekit, no warm-up"
 
 
 def main() -> None:
@@ -70,21 +73,26 @@ def main() -> None:
     if not all(result_of(options, run).exists() for run in runs):
         subprocess.run([options.other, TRAINER, plan_path(options)], check=True)
     ours = [
-        trained_and_measured(options, data, source, recipe, channels, weight, seed)
+        trained_and_measured(options, data, source, recipe, method, channels, weight, seed)
         for seed in options.seeds
-        for channels, weight in options.ours
+        for method, settings in ((OURS, options.ours), (UNWARMED, options.unwarmed))
+        for channels, weight in settings
     ]
-    if options.train_only:
+    if options.stop_after == "training":
         return
     theirs: list[Run] = [read_json(str(result_of(options, run)), "a run") for run in runs]
+    times = times_in_turns(options, data, ours, theirs)
+    if options.stop_after == "times":
+        return
+    write_latents(options, theirs)
+    points = [point | {"codes": codes_of(options, data, point)} for point in ours + theirs]
     baseline = load_checkpoint(source).accuracy["baseline"]
     figures = {
         "data": data.name, "backbone": options.backbone, "input_size": data.input_size, "split": options.split,
         "baseline": baseline, "training_images": len(data.train), "held_out_images": len(data.val),
         "epochs": options.epochs, "warm_up_epochs": options.distill_epochs,
-        "comparison": comparison(ours + theirs),
-        "times_ms": times_in_turns(options, data, ours, theirs),
-        "points": ours + theirs,
+        "comparison": comparison(points, OURS),
+        "times_ms": times, "points": points,
     }  # fmt: skip
     report(figures)
     picture = RESULTS / f"sc2bench_side_by_side-{data.name.replace(':', '-')}-{data.input_size}.svg"
@@ -106,7 +114,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--distill-epochs", type=int, default=2, help="those of bottlekit's that are its warm-up")
     parser.add_argument("--bits", type=int, default=2)
     settings = {
-        "ours": (("1:0.003", "1:0.01", "1:0.03"), "bottlekit's, a byte's weight in the loss"),
+        "ours": (("1:0", "1:0.003", "1:0.01", "1:0.03"), "bottlekit's, a byte's weight in the loss"),
+        "unwarmed": (("1:0.003", "1:0.01"), "the same without its warm-up"),
         "same": (("1:0.0004", "1:0.00125", "1:0.004"), "sc2bench's with the same encoder, a bit's weight"),
         "student": (("1:4", "1:16", "1:64"), "the same, trained in two stages"),
         "own": ((), "sc2bench's own encoder, trained in two stages; for torchvision's networks"),
@@ -121,7 +130,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--timed-images", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=Path("sc2bench-side-by-side"))
-    parser.add_argument("--train-only", action="store_true", help="measure no times, record nothing")
+    parser.add_argument("--stop-after", choices=("training", "times"), help="go no further, record nothing")
     return parser.parse_args()
 
 
@@ -221,23 +230,26 @@ def trained_and_measured(
     data: DataSet,
     source: Path,
     recipe: Recipe,
+    method: str,
     channels: int,
     weight: float,
     seed: int,
 ) -> Run:
     """One of bottlekit's networks, from the folder if it is there."""
-    name = f"bottlekit-{channels}-{weight:g}-seed{seed}"
+    name = f"{method.replace(', ', '-').replace(' ', '-')}-{channels}-{weight:g}-seed{seed}"
     path = options.folder / f"{name}.safetensors"
     result = path.with_suffix(".json")
     if not result.exists():
+        warm_up = options.distill_epochs if method == OURS else 0
         if not path.exists():
             unit = BottleneckSpec("bottlenet", options.split, channels, options.spatial)
             codec = CodecSpec("learned", options.bits, range="static")
-            how = BottleneckTraining(rate_weight=weight, distill_epochs=options.distill_epochs)
-            shorter = dataclasses.replace(recipe, epochs=options.epochs - options.distill_epochs)
+            how = BottleneckTraining(rate_weight=weight, distill_epochs=warm_up)
+            shorter = dataclasses.replace(recipe, epochs=options.epochs - warm_up)
             train_bottleneck(path, source, unit, codec, shorter, data, seed, how, quiet=True)
         measured = {
-            "name": name, "method": "bottlekit", "bottleneck": "same", "way": "warm-up and labels",
+            "name": name, "method": method, "bottleneck": "same",
+            "way": "warm-up and labels" if warm_up else "labels",
             "channels": channels, "bits": options.bits, "weight": weight, "seed": seed,
         } | of_held_out(path, data)  # fmt: skip
         write_json(str(result), measured)
@@ -268,67 +280,72 @@ def network_and_codec(path: Path, data: DataSet) -> tuple[SplitNetwork, Codec]:
     return network, fitted(network.codec, features(network, *calibration(data)), known).codec
 
 
-def comparison(points: list[Run]) -> list[dict[str, Any]]:
-    """Bytes of bottlekit over those of each method of sc2bench, at accuracies that both have."""
-    settings: dict[str, dict[tuple[int, float], list[Run]]] = {}
-    for point in points:
-        of_method = settings.setdefault(point["method"], {})
-        of_method.setdefault((point["channels"], point["weight"]), []).append(point)
-    curves = {method: [setting(some) for some in found.values()] for method, found in settings.items()}
-    return [
-        {"against": method, **ratio_at(curves["bottlekit"], curve, accuracy)}
-        for method, curve in curves.items()
-        if method != "bottlekit"
-        for accuracy in shared_accuracies(curves["bottlekit"], curve)
-    ]
+def write_latents(options: argparse.Namespace, theirs: list[Run]) -> None:
+    """Have the other environment write what its networks code, where it is not in the folder."""
+    coding = [point["name"] for point in theirs if point["ideal_bits"]]
+    missing = [name for name in coding if not (options.folder / f"{name}.latents.npz").exists()]
+    if missing:
+        subprocess.run([options.other, TRAINER, plan_path(options), "--latents", *missing], check=True)
 
 
-def setting(points: list[Run]) -> Setting:
-    """The seeds of one setting together."""
-    ordered = sorted(points, key=lambda point: int(point["seed"]))
-    return Setting(
-        np.array([point["sizes"] for point in ordered], dtype=float),
-        np.array([[int(answer) for answer in point["right"]] for point in ordered], dtype=float),
-    )
+@torch.inference_mode()
+def codes_of(options: argparse.Namespace, data: DataSet, point: Run) -> dict[str, float] | None:
+    """What the codes of a network take in each coder (see sc2bench_gap.py); None where it codes nothing."""
+    kept: Path = options.folder / f"{point['name']}.codes.json"
+    if not kept.exists():
+        if point["method"] in (OURS, UNWARMED):
+            network, codec = network_and_codec(options.folder / f"{point['name']}.safetensors", data)
+            places = list(range(len(data.val)))
+            some = (features(network, *calibration(data)), features(network, data.val, places))
+            training, held_out = (np.stack([codec.codes(one) for one in images]) for images in some)
+        elif point["ideal_bits"]:
+            with np.load(options.folder / f"{point['name']}.latents.npz") as arrays:
+                training, held_out = arrays["calibration"], arrays["held_out"]
+        else:
+            return None
+        write_json(str(kept), bytes_of_codes(training, held_out))
+    found: dict[str, float] = read_json(str(kept), "bytes of codes")
+    return found
 
 
 def times_in_turns(
     options: argparse.Namespace, data: DataSet, ours: list[Run], theirs: list[Run]
 ) -> dict[str, dict[str, list[float]]]:
-    """Raw milliseconds of head, encode and decode, on one thread: a network of each method in turns."""
-    firsts = {run["method"]: run["name"] for run in reversed(ours + theirs)}
+    """Raw milliseconds of head, encode and decode, on one thread: a network of each method in turns.
+
+    From the folder if they are there.
+    """
+    kept: Path = options.folder / "times.json"
+    if kept.exists():
+        known: dict[str, dict[str, list[float]]] = read_json(str(kept), "times")
+        return known
+    firsts = {run["method"]: run["name"] for run in reversed(ours + theirs) if run["method"] != UNWARMED}
     torch.set_num_threads(1)
-    network, codec = network_and_codec(options.folder / f"{firsts['bottlekit']}.safetensors", data)
+    network, codec = network_and_codec(options.folder / f"{firsts[OURS]}.safetensors", data)
     images = torch.stack([data.val[index][0] for index in range(min(options.timed_images, len(data.val)))])
     found: dict[str, dict[str, list[float]]] = {}
     for _ in range(ROUNDS):
         for method, name in firsts.items():
-            if method == "bottlekit":
+            if method == OURS:
                 samples = timed(network, codec, images)
             else:
                 command = [options.other, TRAINER, plan_path(options), "--time", name]
                 samples = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             for phase, values in samples.items():
                 found.setdefault(method, {}).setdefault(phase, []).extend(values)
+    write_json(str(kept), found)
     return found
 
 
 @torch.inference_mode()
 def timed(network: SplitNetwork, codec: Codec, images: torch.Tensor) -> dict[str, list[float]]:
     """Milliseconds of each phase for images (n, 3, h, w), one at a time."""
-    samples: dict[str, list[float]] = {"head": [], "encode": [], "decode": []}
-    for number in range(-WARM_UPS, len(images)):
-        moments = [time.perf_counter()]
-        feature = network.head(images[number][None])[0].numpy()
-        moments.append(time.perf_counter())
-        payload = codec.encode(feature)
-        moments.append(time.perf_counter())
-        codec.decode(payload)
-        moments.append(time.perf_counter())
-        if number >= 0:
-            for name, start, end in zip(samples, moments, moments[1:], strict=False):
-                samples[name].append(1000 * (end - start))
-    return samples
+    phases: dict[str, Callable[[Any], Any]] = {
+        "head": lambda image: network.head(image)[0].numpy(),
+        "encode": codec.encode,
+        "decode": codec.decode,
+    }
+    return phases_in_turns(phases, images.split(1))
 
 
 if __name__ == "__main__":

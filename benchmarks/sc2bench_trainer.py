@@ -3,7 +3,8 @@
     plan.json, arrays and weights of the common folder
       --> for each run: sc2bench's SplittableResNet around the common backbone, trained on the common batches
       --> <run>.json: bytes and right answers for each held-out image, ideal bits, MACs, the loss of each epoch
-          <run>.pt:   the network, for --time
+          <run>.pt:   the network, for --time and --latents
+      --latents: <run>.latents.npz, what its density codes for calibration and held-out images
 
 Bottlenecks:
     own     FPBasedResNetBottleneck as it is: its own encoder of 5 x 5 convolutions and GDN; for networks whose
@@ -25,7 +26,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +47,7 @@ if not torch.backends.cuda.is_built():
 import compressai
 import sc2bench
 import torchvision
+from phase_times import phases_in_turns
 from sc2bench.loss import BppLoss
 from sc2bench.models.backbone import SplittableResNet
 from sc2bench.models.layer import FPBasedResNetBottleneck, SimpleBottleneck
@@ -57,7 +58,6 @@ EVALUATION_BATCH = 64
 REFIT_STEPS = 200
 REFIT_BATCH = 64
 REFIT_RATE = 0.01
-WARM_UPS = 20
 STAGES = {"two-stage": ("features", "answers"), "end-to-end": ("labels",)}
 
 
@@ -104,10 +104,11 @@ class Common:
 
 
 def main() -> None:
-    """Train and measure what is missing, or time one network."""
+    """Train and measure what is missing, time one network, or write what some of them code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
     parser.add_argument("--time", help="the name of the trained run whose phases to time, as JSON on the output")
+    parser.add_argument("--latents", nargs="+", default=(), help="names of trained runs whose latents to write")
     options = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)
     common = Common(options.plan)
@@ -115,6 +116,11 @@ def main() -> None:
         torch.set_num_threads(1)
         network = torch.load(common.folder / f"{options.time}.pt", weights_only=False)
         print(json.dumps(timed(network, common)))
+        return
+    if options.latents:
+        for name in options.latents:
+            network = torch.load(common.folder / f"{name}.pt", weights_only=False)
+            np.savez(common.folder / f"{name}.latents.npz", **rounded_latents(network, common))
         return
     for run in common.plan["runs"]:
         result = common.folder / f"{run['name']}.json"
@@ -337,26 +343,27 @@ def payload_bytes(sent: dict[str, Any]) -> list[int]:
 def timed(network: Any, common: Common) -> dict[str, list[float]]:
     """Milliseconds of head, encode and decode for the first held-out images, one at a time, on one thread."""
     layer = network.bottleneck_layer
-    samples: dict[str, list[float]] = {"head": [], "encode": [], "decode": []}
-    count = common.plan["timed_images"]
-    for number in range(-WARM_UPS, count):
-        image = common.held_out[number % count][None]
-        moments = [time.perf_counter()]
-        latent = layer.encoder(image)
-        moments.append(time.perf_counter())
-        if hasattr(layer, "entropy_bottleneck"):
-            strings = layer.entropy_bottleneck.compress(latent)
-            moments.append(time.perf_counter())
-            layer.entropy_bottleneck.decompress(strings, latent.shape[-2:])
-        else:
-            codes = layer.compressor(latent)
-            moments.append(time.perf_counter())
-            layer.decompressor(codes)
-        moments.append(time.perf_counter())
-        if number >= 0:
-            for name, start, end in zip(samples, moments, moments[1:], strict=False):
-                samples[name].append(1000 * (end - start))
-    return samples
+    images = common.held_out[: common.plan["timed_images"]].split(1)
+    density = getattr(layer, "entropy_bottleneck", None)
+    if density is None:
+        coder = {"encode": layer.compressor, "decode": layer.decompressor}
+    else:
+        size = layer.encoder(images[0]).shape[-2:]
+        coder = {"encode": density.compress, "decode": lambda strings: density.decompress(strings, size)}
+    return phases_in_turns({"head": layer.encoder, **coder}, images)
+
+
+@torch.inference_mode()
+def rounded_latents(network: Any, common: Common) -> dict[str, Any]:
+    """What the density codes, int16 (n, c, h, w), for the calibration and the held-out images."""
+    layer = network.bottleneck_layer
+    medians = layer.entropy_bottleneck.quantiles[:, 0, 1].reshape(1, -1, 1, 1)
+    return {
+        name: torch.cat([layer.encoder(some).sub(medians).round() for some in images.split(EVALUATION_BATCH)])
+        .to(torch.int16)
+        .numpy()
+        for name, images in (("calibration", common.calibration), ("held_out", common.held_out))
+    }
 
 
 if __name__ == "__main__":
