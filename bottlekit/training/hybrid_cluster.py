@@ -19,7 +19,7 @@ from bottlekit.device.files import whole_file
 from bottlekit.models.checkpoint import load_checkpoint
 from bottlekit.training.hybrid import train_hybrid
 from bottlekit.training.hybrid_search import HybridJob, Listener
-from bottlekit.training.search.cluster import connect, on_nodes, result_of
+from bottlekit.training.search.cluster import connect, on_nodes, ray_speaks_to_stderr, result_of
 from bottlekit.training.train import data_of_checkpoint
 
 
@@ -38,13 +38,14 @@ def train_on_cluster(
         root = None if data_root is None else str(data_root.resolve())
         begun = {train.remote(job, weights, root): job for job in jobs}
         try:
-            while begun:
-                (done, *_), _ = ray.wait(list(begun), num_returns=1)
-                job = begun.pop(done)
-                network = result_of(done, job.name)
-                with whole_file(str(job.path)) as temporary:
-                    Path(temporary).write_bytes(network)
-                say(f"{job.name}: trained")
+            with ray_speaks_to_stderr():
+                while begun:
+                    (done, *_), _ = ray.wait(list(begun), num_returns=1)
+                    job = begun.pop(done)
+                    network = result_of(done, job.name)
+                    with whole_file(str(job.path)) as temporary:
+                        Path(temporary).write_bytes(network)
+                    say(f"{job.name}: trained")
         finally:
             for reference in begun:
                 ray.cancel(reference, force=True)

@@ -10,12 +10,14 @@ it is one that needs no files. Ray gives a training that was lost with its node 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 
@@ -42,8 +44,10 @@ class Cluster:
         self._source = ray.put(source.read_bytes())
         self._begun: dict[Any, tuple[Trial, Path]] = {}
         self._train = on_nodes(_train_on_node)
+        self._elsewhere = ray_speaks_to_stderr()
 
     def __enter__(self) -> Cluster:
+        self._elsewhere.__enter__()
         return self
 
     def __exit__(
@@ -52,6 +56,7 @@ class Cluster:
         for reference in self._begun:
             ray.cancel(reference, force=True)
         ray.shutdown()
+        self._elsewhere.__exit__(kind, error, trace)
 
     @property
     def hands(self) -> int:
@@ -101,6 +106,11 @@ def connect(address: str) -> None:
             f"no Ray cluster answers at --cluster {address} ({' '.join(str(error).split())}); start one with "
             "ray start --head, or leave --cluster out to train on this machine"
         ) from error
+
+
+def ray_speaks_to_stderr() -> contextlib.redirect_stdout[TextIO]:
+    """A `with` in which Ray's messages, a node is lost say, are kept off stdout: that may be JSON."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def on_nodes(training: Callable[..., Any]) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import time
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,33 +22,21 @@ from bottlekit.training.search.run import search
 from bottlekit.training.search.store import Store
 from bottlekit.training.train import train_backbone
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from ray_cluster import lose_a_node_at_work, two_nodes
+
 pytestmark = [
     pytest.mark.slow,
     # Ray's processes and sockets are its own affair.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-READY_S = 60
 
 
-@pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster of a head and one more node, a processor each."""
-    if importlib.util.find_spec("ray") is None:
-        reason = "no Ray here (pip install 'bottlekit[cluster]')"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason + ": CI must run this test")
-        pytest.skip(reason)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
+@pytest.fixture(name="cluster")
+def _cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with two_nodes(monkeypatch) as cluster:
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 @pytest.fixture
@@ -68,9 +54,7 @@ def job(trial: Trial) -> Job:
     return Job(trial, "butterfly", CodecSpec("raw"), recipe, data_root=root)
 
 
-def test_the_loss_of_a_node_changes_nothing(two_nodes: Any, net: Path, tmp_path: Path) -> None:
-    import ray
-
+def test_the_loss_of_a_node_changes_nothing(cluster: Any, net: Path, tmp_path: Path) -> None:
     from bottlekit.training.search.cluster import Cluster
 
     lost: list[str] = []
@@ -80,21 +64,15 @@ def test_the_loss_of_a_node_changes_nothing(two_nodes: Any, net: Path, tmp_path:
 
         def next_done(self) -> tuple[Trial, dict[str, Any]]:
             if not lost:
-                deadline_s = time.monotonic() + READY_S
-                while ray.available_resources().get("CPU", 0) > 0:
-                    assert time.monotonic() < deadline_s, "the trainings do not begin"
-                    time.sleep(0.05)
                 assert len(self._begun) == 2
-                node = next(iter(two_nodes.worker_nodes))
-                lost.append(node.node_id)
-                two_nodes.remove_node(node, allow_graceful=False)
+                lost.append(lose_a_node_at_work(cluster))
             return super().next_done()
 
     grids = {"b1": (Reduction(1), Reduction(2)), "b2": (Reduction(1),)}
     goal = Goal(1.1, 12, 2)  # nothing is as accurate, so everything is trained
     store = Store(tmp_path / "s", {})
     said: list[str] = []
-    with Unlucky(two_nodes.address, net, job) as workforce:
+    with Unlucky(cluster.address, net, job) as workforce:
         assert workforce.hands == 2
         verdicts = search(grids, goal, store, workforce, said.append)
         # What a node raises is raised here, as it is.
