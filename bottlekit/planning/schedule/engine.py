@@ -37,7 +37,9 @@ from bottlekit.planning.schedule.shortest import Steps, ToGo
 from bottlekit.planning.schedule.states import states_from_problem
 
 # How far above the lower bound the optimum is looked for, in turns, as a fraction of it; then without limit.
-GAPS = (1e-5, 1e-4, 1e-3, 4e-3, 1e-2, 3e-2, 1e-1, float("inf"))
+GAPS = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2, 1e-1, float("inf"))
+# Up to which of them nobody asks whether two bounds can be kept together: asking is a search of its own.
+WITHOUT_DOUBT = 4e-3
 # What a schedule is allowed to cost more than the least if that makes it better by the other objective.
 TIE = 1e-9
 UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "cloud_ms": "ms of cloud time"}
@@ -155,13 +157,6 @@ class _Solver:
         if _keeps(path, most) or not others:
             return path if _keeps(path, most) else None
         known = [path, *(self.least(at)[1] for at in most)]
-        if len(others) > 1 and not any(_keeps(one, others) for one in known):
-            # Is there anything that keeps both? If so, one such schedule.
-            (first, bound), (second, second_bound) = others.items()
-            least = self.optimum(_only(first), {second: second_bound})
-            if least is None or least.resources[first] > bound + within(bound):
-                return None
-            known.append(least)
         relaxed = relaxation(weights, others, self.shortest, self._completed, known)
         best = relaxed.best if relaxed.best is not None and _keeps(relaxed.best, most) else None
         if best is not None:
@@ -176,16 +171,28 @@ class _Solver:
     ) -> Path | None:
         """The optimum between the relaxation's lower bound and `upper`, which `best` reaches if there is one."""
         lower, price = relaxed.lower, relaxed.prices[0]
+        compared = [at for at in most if weights[at] != 1.0]
         search = Search(
             steps=self.steps,
             weights=np.array(weights),
             most=most,
             least={at: self.least(at)[0].cost for at in most},
-            compared=[at for at in most if weights[at] != 1.0],
+            compared=compared,
             prices=relaxed.prices,
+            completions=relaxed.completions,
             reduced=self.steps.reduced_costs(price.weights, price.to_go) + price.constant,
         )
+        in_doubt = best is None and len(compared) > 1
         for gap in GAPS:
+            if in_doubt and gap > WITHOUT_DOUBT:
+                # Two bounds that can be kept one by one, and no schedule so far: is there any that keeps both?
+                first, second = compared
+                least = self.optimum(_only(first), {second: most[second]})
+                if least is None or not _keeps(least, {first: most[first]}):
+                    return None
+                in_doubt = False
+                if _keeps(least, most) and float(least.resources @ search.weights) < upper:
+                    best, upper = least, float(least.resources @ search.weights)
             limit = lower + gap * max(abs(lower), 1e-9)
             if limit + 0.3 * (limit - lower) >= upper:
                 limit = upper
@@ -195,6 +202,7 @@ class _Solver:
             if limit >= upper:
                 break
             upper = min(upper, found.known)
+            in_doubt = in_doubt and found.known == np.inf
         return best
 
     def _completed(self, to_go: ToGo) -> Table:

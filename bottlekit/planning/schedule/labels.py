@@ -30,8 +30,8 @@ class Search:
 
     `weights`: of the resources in the objective. `most[resource]`: the bounds; `least[resource]`: (states,), the
     least still to come of each. `compared`: the bounded resources that the objective does not hold already.
-    `prices`: what no schedule within the bounds can undercut, from each state. `reduced` (2, n, n): the same for
-    every far step.
+    `prices`: what no schedule within the bounds can undercut, from each state. `completions` (few, states, 3): what
+    known ways to the end cost. `reduced` (2, n, n): the first price for every far step.
     """
 
     steps: Steps
@@ -40,6 +40,7 @@ class Search:
     least: Mapping[int, Vector]
     compared: Sequence[int]
     prices: Sequence[Price]
+    completions: Table
     reduced: Table
 
 
@@ -74,7 +75,6 @@ class _Labels:
         self.limits = np.array(
             [np.inf] * len(search.prices) + [most + within(most) for most in search.most.values()]
         )
-        self.completions = np.stack([price.completion for price in search.prices])
         self._lower(upper)
 
     def _lower(self, upper: float) -> None:
@@ -112,7 +112,7 @@ class _Labels:
     def _complete(self, values: Table, number: int) -> None:
         """Lower `upper` to the best of these labels with a known way to the end that keeps the bounds."""
         search = self.search
-        whole = (values[None, :, :] + self.completions[:, None, number, :]).reshape(-1, 3)
+        whole = (values[None, :, :] + search.completions[:, None, number, :]).reshape(-1, 3)
         objective = whole @ search.weights
         for resource, most in search.most.items():
             objective[whole[:, resource] > most + within(most)] = np.inf

@@ -21,33 +21,34 @@ from bottlekit.planning.schedule.problem import Table
 from bottlekit.planning.schedule.shortest import ToGo
 
 MOST_ROUNDS = 14
-# A price for a label to fail at each; more of them cost more than they drop.
-MOST_PRICES = 8
+# Of the best prices, whose ways to the end complete labels; those of the others are hardly ever better.
+MOST_COMPLETIONS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Price:
     """Prices for the bounds: under `weights`, and with `constant`, no schedule within the bounds costs less.
 
-    `to_go`, `completion` (states, 3): the least such cost from each state, and what that way costs.
+    `to_go`: the least such cost from each state.
     """
 
     weights: tuple[float, ...]
     constant: float
     to_go: ToGo
-    completion: Table
 
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
     """`lower`: no schedule within the bounds costs less. `best`: the cheapest such one seen. `prices`: best first.
 
-    None of the three looks at a bound of the objective itself.
+    `completions` (few, states, 3): what the ways to the end cost that the best prices know. Nothing here looks at a
+    bound of the objective itself.
     """
 
     lower: float
     best: Path | None
     prices: tuple[Price, ...]
+    completions: Table
 
 
 Solve = Callable[[tuple[float, ...]], tuple[ToGo, Path]]
@@ -96,13 +97,9 @@ def relaxation(
         value, excess = learn(path)
         rounds.append((value + float(prices @ excess), tuple(priced.tolist()), -float(prices @ most), to_go))
     rounds.sort(key=lambda one: -one[0])
-    return Relaxation(
-        rounds[0][0],
-        best,
-        tuple(
-            Price(priced, constant, to_go, completed(to_go)) for _, priced, constant, to_go in rounds[:MOST_PRICES]
-        ),
-    )
+    ranked = tuple(Price(priced, constant, to_go) for _, priced, constant, to_go in rounds)
+    completions = np.stack([completed(price.to_go) for price in ranked[:MOST_COMPLETIONS]])
+    return Relaxation(rounds[0][0], best, ranked, completions)
 
 
 def within(most: float) -> float:
