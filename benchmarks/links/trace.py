@@ -61,10 +61,9 @@ class Trace(NamedTuple):
         return sorted(edge for edge in edges if edge < self.seconds)
 
 
-def trace_from_seed(seed: int, seconds: float, can_cut: bool) -> Trace:
-    """Stretches of 4 to 8 s of 0.2 to 20 Mbit/s; evenly spread among them outage, stall and cut, 4 s each."""
+def trace_from_seed(seed: int, seconds: float, kinds: Sequence[str]) -> Trace:
+    """Stretches of 4 to 8 s of 0.2 to 20 Mbit/s; evenly spread among them breaks of these kinds, 4 s each."""
     rng = random.Random(seed)
-    kinds = ["outage", "stall", *(["cut"] if can_cut else [])]
     rates = [(0.0, 5.0)]
     breaks: list[Break] = []
     now_s = rng.uniform(4.0, 8.0)
@@ -228,6 +227,7 @@ def main(words: list[str]) -> None:
         "--slower", type=float, default=40.0, help="by what factor the device's networks are slower"
     )
     parser.add_argument("--period-s", type=float, default=0.15, help="from one image to the next")
+    parser.add_argument("--no-breaks", action="store_true", help="only the rate changes")
     parser.add_argument("--work", type=Path, default=None, help="where to keep fleet and engines for another run")
     parser.add_argument("--svg", type=Path, default=None, help="where to draw it")
     parser.add_argument("--dry", action="store_true", help="record nothing")
@@ -239,7 +239,8 @@ def main(words: list[str]) -> None:
         stack.enter_context(ended_by_signals())
         folder = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         machines: Machines = OneMachine() if why_not is not None else stack.enter_context(Namespaces())
-        trace = trace_from_seed(options.seed, options.seconds, why_not is None)
+        kinds = () if options.no_breaks else ("outage", "stall", "cut") if why_not is None else ("outage", "stall")
+        trace = trace_from_seed(options.seed, options.seconds, kinds)
         result = {
             "seed": options.seed,
             **measure(machines, folder.resolve(), trace, options.slower, options.period_s),

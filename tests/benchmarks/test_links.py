@@ -166,7 +166,7 @@ def test_a_break_is_survived_when_all_is_answered_here_and_the_server_is_used_ag
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_trace_has_each_break_once_and_ends_whole(seed: int) -> None:
-    trace_ = module("trace").trace_from_seed(seed, 90.0, True)
+    trace_ = module("trace").trace_from_seed(seed, 90.0, ("outage", "stall", "cut"))
     assert sorted(one.kind for one in trace_.breaks) == ["cut", "outage", "stall"]
     assert all(one.end_s < later.begin_s for one, later in itertools.pairwise(trace_.breaks))
     assert trace_.breaks[-1].end_s + 3.0 < trace_.seconds
@@ -174,6 +174,13 @@ def test_a_trace_has_each_break_once_and_ends_whole(seed: int) -> None:
     for one in trace_.breaks:
         assert (rate.at(one.begin_s) == 0.0) == (one.kind == "outage")
         assert rate.at(one.end_s) > 0.0
+
+
+def test_a_trace_without_breaks_only_changes_its_rate() -> None:
+    trace_ = module("trace").trace_from_seed(3, 90.0, ())
+    assert trace_.breaks == []
+    assert len(trace_.rates) > 5
+    assert all(mbps > 0.0 for _, mbps in trace_.rates)
 
 
 def test_a_slowed_device_has_networks_and_no_codecs_slowed() -> None:

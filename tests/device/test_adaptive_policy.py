@@ -240,9 +240,39 @@ def test_pings_to_a_dead_server_become_rarer_and_stay_bounded():
         now_s += waits[-1]
     assert waits == sorted(waits)
     assert waits[0] == 0.5
-    assert waits[-1] == 10.0
+    for number in range(1, len(waits)):
+        away_s = sum(waits[:number])
+        assert waits[number] == pytest.approx(min(max(0.25 * away_s, 0.5), 10.0))
+    for _ in range(20):
+        now_s += 10.0
+        policy.ping_failed(now_s, "nobody there")
+    assert policy.probe_wait_s(now_s) == 10.0
     told(policy, now_s, 20.0)
     assert policy.choose(now_s).option is EARLY
+
+
+def test_what_shared_the_link_tells_only_that_it_took_no_longer():
+    policy = told(Policy(OPTIONS), 0.0, 20.0)
+    for number in range(20):
+        answered(policy, 0.1 * number, EARLY, 20.0)
+    before = (policy.link.rtt_ms, policy.link.ms_per_byte, policy.probe_wait_s(2.0))
+    # A short ping behind a long payload, and a payload behind a padded ping.
+    policy.pinged(2.0, 23, 80.0, 0, crossed=True)
+    policy.answered(2.0, EARLY, EARLY.offloaded_bytes, 300.0, EARLY.device_ms, EARLY.server_ms, crossed=True)
+    policy.pinged(2.0, 4096, 300.0, 0, crossed=True)
+    assert (policy.link.rtt_ms, policy.link.ms_per_byte) == before[:2]
+    assert not policy.link.suspicious
+    assert policy.choose(2.0).option is EARLY
+    # The same alone is a link that has changed.
+    policy.pinged(2.1, 23, 80.0, 0)
+    policy.answered(2.1, EARLY, EARLY.offloaded_bytes, 300.0, EARLY.device_ms, EARLY.server_ms)
+    assert policy.link.suspicious
+    # And a link that became faster shows, whatever was beside it.
+    slow = told(Policy(OPTIONS), 0.0, 0.5)
+    slower_ms = slow.link.ms_per_byte
+    for number in range(6):
+        slow.pinged(0.1 * number, 4096, 4.0, 0, crossed=True)
+    assert slow.link.ms_per_byte < 0.5 * slower_ms
 
 
 def test_a_surprise_is_looked_into_at_once_though_answers_keep_coming():

@@ -13,6 +13,7 @@ import pytest
 
 from bottlekit.device import errors
 from bottlekit.device.adaptive.link import FleetLink
+from bottlekit.device.adaptive.traffic import Traffic
 from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.client import SplitClient
 from bottlekit.device.limits import ServerLimits
@@ -143,7 +144,7 @@ def test_a_client_whose_server_vanished_finds_it_out_and_connects_again(fleet, w
     """Half open the other way round: the server is another one now, and knows nothing of the connection."""
     with contextlib.ExitStack() as stack:
         process, port = stack.enter_context(server_process())
-        link = stack.enter_context(FleetLink(fleet, "127.0.0.1", port, PATIENCE_S))
+        link = stack.enter_context(FleetLink(fleet, "127.0.0.1", port, PATIENCE_S, Traffic()))
         head = stack.enter_context(OnnxRuntimeRunner(fleet[0].onnx_path("head"), threads=1, spin=False))
         answer, connect_ms = link.infer_with(fleet[0], head, INPUTS[0], PATIENCE_S)
         assert connect_ms > 0

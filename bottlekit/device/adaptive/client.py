@@ -20,9 +20,12 @@ from .heads import Heads, RunnerFor, SizeOf, graph_bytes
 from .link import FleetLink
 from .options import MOBILE_ONLY, Option
 from .policy import Decision, Policy, Settings
+from .traffic import Traffic
 
 # A ping that took longer tells nothing that is still true.
 _PROBE_S = 2.0
+# How long a ping waits for the link to be quiet.
+_QUIET_S = 0.25
 # How often to look whether a ping is due.
 _LOOK_S = 0.1
 _WHOLE = ("baseline", "full")
@@ -112,9 +115,9 @@ class AdaptiveClient:
             if option.is_remote:
                 self.policy.expect(option.name, self._exits.offload_share(option.bundle))
         self._probing = probing and pin is None
-        self._link, self._probe_link = [
-            FleetLink(bundles, host, port, timeout_s, tls_folder, server_name, token) for _ in range(2)
-        ]
+        self._traffic = Traffic()
+        link = (bundles, host, port, timeout_s, self._traffic, tls_folder, server_name, token)
+        self._link, self._probe_link = FleetLink(*link), FleetLink(*link)
         # The policy is told things by two threads; a probe of the one at a time.
         self._policy_lock = threading.Lock()
         self._probe_lock = threading.Lock()
@@ -180,6 +183,8 @@ class AdaptiveClient:
         timeout_s = min(_PROBE_S, self._timeout_s)
         with self._probe_lock:
             for padded in (False, True):
+                # Between two requests it disturbs none, and none disturbs it; but it does not wait for ever.
+                self._traffic.wait_for_quiet(_QUIET_S)
                 try:
                     padding = self.policy.padding_bytes() if padded else 0
                     sent, round_trip_ms, at_work = self._probe_link.timed_ping(padding, timeout_s)
@@ -188,7 +193,8 @@ class AdaptiveClient:
                         self.policy.ping_failed(self._clock(), str(error))
                     raise
                 with self._policy_lock:
-                    self.policy.pinged(self._clock(), sent, round_trip_ms, at_work)
+                    told = (sent, round_trip_ms, at_work, self._probe_link.crossed)
+                    self.policy.pinged(self._clock(), *told)
 
     def _keep_probing(self) -> None:
         while True:
@@ -217,7 +223,8 @@ class AdaptiveClient:
         server_ms = times_ms["queue"] + times_ms["decode"] + times_ms["tail"]
         network_ms = max(times_ms["round_trip"] - server_ms, 0.0)
         with self._policy_lock:
-            self.policy.answered(self._clock(), option, answer.framed_bytes, network_ms, device_ms, server_ms)
+            told = (answer.framed_bytes, network_ms, device_ms, server_ms, self._link.crossed)
+            self.policy.answered(self._clock(), option, *told)
         for name, spent_ms in (("load", load_ms), ("connect", connect_ms)):
             if spent_ms:
                 times_ms[name] = spent_ms
@@ -248,7 +255,7 @@ class AdaptiveClient:
                 device_ms += times_ms["encode"]
                 server_ms = times_ms["queue"] + times_ms["decode"] + times_ms["tail"]
                 network_ms = max(times_ms["round_trip"] - server_ms, 0.0)
-                told = (answer.framed_bytes, network_ms, device_ms, server_ms)
+                told = (answer.framed_bytes, network_ms, device_ms, server_ms, self._link.crossed)
                 self.policy.answered(self._clock(), option, *told)
         for name, spent_ms in (("load", load_ms), ("connect", sum(connects_ms))):
             if spent_ms:

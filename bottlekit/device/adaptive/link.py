@@ -10,6 +10,7 @@ from ..client import InferAnswer, SplitClient
 from ..errors import BundleError
 from ..runner import Runner
 from ..wire.framing import REQUEST_OVERHEAD_BYTES
+from .traffic import Traffic
 
 
 class FleetLink(SplitClient):
@@ -17,6 +18,8 @@ class FleetLink(SplitClient):
 
     It connects when it is first used, so that a server that is away is no error before anybody asks, and again when
     the server has closed the connection meanwhile. What breaks under a request is that request's error, at once.
+    `traffic` is common to all links of a client; `crossed` tells of the last request or ping whether it shared the
+    link with another.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class FleetLink(SplitClient):
         host: str,
         port: int,
         timeout_s: float,
+        traffic: Traffic,
         tls_folder: Optional[str] = None,
         server_name: Optional[str] = None,
         token: Optional[bytes] = None,
@@ -39,6 +43,8 @@ class FleetLink(SplitClient):
             token=token,
             reconnect=False,
         )
+        self.crossed = False
+        self._traffic = traffic
         self._longest_s = timeout_s
         self._numbers: Dict[Tuple[str, str], int] = {}
 
@@ -100,7 +106,9 @@ class FleetLink(SplitClient):
             # The server drops what nobody waits for any more.
             left_ms = max(1, int((deadline - time.monotonic()) * 1e3))
             arguments = arguments[:-1] + (left_ms,)
-        answer = super()._call(deadline, method, *arguments)
+        with self._traffic.message() as message:
+            answer = super()._call(deadline, method, *arguments)
+        self.crossed = message.crossed
         if method == "hello":
             offered = answer.bundles or []
             self._numbers = {(info.name, info.sha256): number for number, info in enumerate(offered)}

@@ -13,9 +13,10 @@ class Settings(NamedTuple):
 
     A change must gain `margin` of the latency in use `confirmations` times in a row, or `clear_margin` once; and
     `least_gain_ms` in any case. A remote answer is waited for `patience` times its prediction and as long as the
-    whole network takes here, `least_patience_ms` at least. A lost server is tried again after `first_retry_s`,
-    twice as long after each failure, `longest_retry_s` at most. A ping goes out when nothing was heard for
-    `probe_s`; a padded one fills the link for about `padding_ms`.
+    whole network takes here, `least_patience_ms` at least. A lost server is pinged after `first_retry_s`, and then
+    whenever it has been away for `retry_growth` longer, `longest_retry_s` at most; one that answers pings and no
+    requests gets one after a pause twice as long each time. A ping goes out when nothing was heard for `probe_s`; a
+    padded one fills the link for about `padding_ms`.
     """
 
     margin: float = 0.05
@@ -26,6 +27,7 @@ class Settings(NamedTuple):
     least_patience_ms: float = 100.0
     first_retry_s: float = 0.5
     longest_retry_s: float = 10.0
+    retry_growth: float = 0.25
     probe_s: float = 2.0
     padding_ms: float = 20.0
     least_padding_bytes: int = 256
@@ -80,7 +82,7 @@ class Policy:
         self._failures = 0
         self._retry_at_s = 0.0
         self._heard_after_loss = False
-        self._deaf = 0
+        self._deaf_since_s: Optional[float] = None
         self._unheard = 0
         self._heard_at_s: Optional[float] = None
         self._answered_at_s: Optional[float] = None
@@ -106,8 +108,13 @@ class Policy:
             return self._decided(best, found, "least predicted latency")
         return self._weighed(current, best, found)
 
-    def pinged(self, now_s: float, size_bytes: float, round_trip_ms: float, at_work: int) -> None:
-        """A ping of so many bytes came back; `at_work` requests are at work or wait at the server."""
+    def pinged(
+        self, now_s: float, size_bytes: float, round_trip_ms: float, at_work: int, crossed: bool = False
+    ) -> None:
+        """A ping of so many bytes came back; `at_work` requests are at work or wait at the server.
+
+        `crossed`: it shared the link with a request.
+        """
         self._heard(now_s)
         self._heard_after_loss = True
         padded = size_bytes >= self.settings.least_padding_bytes
@@ -115,20 +122,30 @@ class Policy:
             self._padded_at_s = now_s
         lately = self._answered_at_s is not None and now_s - self._answered_at_s < 2 * self.settings.probe_s
         self.server.observe_ping(at_work, lately)
-        self.link.observe(now_s, size_bytes, round_trip_ms)
-        if padded and not self.link.suspicious:
+        told = self._observe(now_s, size_bytes, round_trip_ms, crossed)
+        if padded and told and not self.link.suspicious:
             self._unheard, self._doubted_at_s = 0, None
         if self.why_lost is not None and not self._failures:
             self.why_lost = None
 
     def answered(
-        self, now_s: float, option: Option, size_bytes: float, network_ms: float, device_ms: float, server_ms: float
+        self,
+        now_s: float,
+        option: Option,
+        size_bytes: float,
+        network_ms: float,
+        device_ms: float,
+        server_ms: float,
+        crossed: bool = False,
     ) -> None:
-        """The server answered: the round trip without the server's own time, this device's time, the server's."""
+        """The server answered: the round trip without the server's own time, this device's time, the server's.
+
+        `crossed`: the request shared the link with a ping.
+        """
         self._heard(now_s)
         self._answered_at_s = now_s
         self._failures, self.why_lost = 0, None
-        self.link.observe(now_s, size_bytes, network_ms)
+        self._observe(now_s, size_bytes, network_ms, crossed)
         if self.link.suspicious and self._doubted_at_s is None:
             self._doubted_at_s = now_s
         self.device.observe(device_ms / option.device_ms)
@@ -160,9 +177,10 @@ class Policy:
         self._wished = None
 
     def ping_failed(self, now_s: float, why: str) -> None:
-        """A ping was not answered: the next one goes out after a pause, twice as long each time."""
+        """A ping was not answered: the next one goes out after a pause, the longer the longer nothing is heard."""
+        if self._deaf_since_s is None:
+            self._deaf_since_s = now_s
         self._heard_at_s = now_s
-        self._deaf += 1
         self._unheard += 1
         self.why_lost = why
         self._heard_after_loss = False
@@ -176,12 +194,12 @@ class Policy:
         if self._padded_at_s is not None:
             due_s = min(due_s, self._padded_at_s + 2 * settings.probe_s)
         # A surprise and a loss are looked into soon: a ping from the background keeps nobody waiting.
-        if self._deaf:
-            pause_s = settings.first_retry_s * 2.0 ** min(self._deaf - 1, 30)
+        if self._deaf_since_s is not None:
+            pause_s = max(settings.retry_growth * (self._heard_at_s - self._deaf_since_s), settings.first_retry_s)
             due_s = self._heard_at_s + min(pause_s, settings.longest_retry_s)
         elif self.link.suspicious or (self.why_lost is not None and not self._heard_after_loss):
             due_s = self._heard_at_s + settings.first_retry_s
-        if self._doubted_at_s is not None and not self._deaf:
+        if self._doubted_at_s is not None and self._deaf_since_s is None:
             again_s = -math.inf if self._padded_at_s is None else self._padded_at_s + settings.first_retry_s
             due_s = min(due_s, max(self._doubted_at_s, again_s))
         return max(due_s - now_s, 0.0)
@@ -198,7 +216,17 @@ class Policy:
 
     def _heard(self, now_s: float) -> None:
         self._heard_at_s = now_s
-        self._deaf = 0
+        self._deaf_since_s = None
+
+    def _observe(self, now_s: float, size_bytes: float, network_ms: float, crossed: bool) -> bool:
+        """Tell the estimate, unless it would learn nothing; whether it was told.
+
+        What shared the link says that alone it would have taken no longer, and how much less nobody knows.
+        """
+        if crossed and network_ms > self.link.rtt_ms + size_bytes * self.link.ms_per_byte:
+            return False
+        self.link.observe(now_s, size_bytes, network_ms)
+        return True
 
     def _predicted(self, option: Option) -> Terms:
         return predicted(option, self.link.rtt_ms, self.link.ms_per_byte, self.device.value, self.server.value)
