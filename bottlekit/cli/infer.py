@@ -57,6 +57,7 @@ def infer(
             "--no-fused", help="Quantise on the host, where a head on the GPU could do it in one kernel behind it."
         ),
     ] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads for one operator; all cores without it.")] = None,
     tls: TlsOption = None,
     server_name: ServerNameOption = None,
     token_file: TokenFileOption = None,
@@ -123,7 +124,7 @@ def infer(
     from bottlekit.device.wire.addresses import address_from_text
 
     if plan is not None:
-        if split or local or mobile_only or cloud_only or engines or target or token_file:
+        if split or local or mobile_only or cloud_only or engines or target or threads or token_file:
             raise UsageError("--plan says what runs where; it goes with --server, --top, --timeout and --tls alone")
         paths = [path for image in images for path in _image_files(image)]
         infer_with_plan(fleet, paths, plan, server, top, timeout, exact, never_alone, tls, server_name, as_json)
@@ -150,13 +151,15 @@ def infer(
         raise UsageError(f"--tls and --token-file are for a server; --{setup} runs on this machine")
     if server_name is not None and tls is None:
         raise UsageError("--server-name is the name in a certificate: give --tls FOLDER as well")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {threads}")
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
 
     from bottlekit.device.bundle import fleet_from_path
 
     paths = [path for image in images for path in _image_files(image)]
-    runner_for = _runner_for(engines, target, not no_fused)
+    runner_for = _runner_for(engines, target, threads, not no_fused)
     client = {
         "timeout_s": timeout,
         "tls_folder": str(tls) if tls else None,
@@ -193,12 +196,12 @@ def infer(
     emit(report, lambda: None if leaving is None else show_exit_report(report["exit"]), as_json)
 
 
-def _runner_for(engines: Path | None, target: str | None, fused: bool) -> RunnerFor | None:
-    if engines is None or target is None:
-        return None
-    from bottlekit.device.service import runner_from_engines
+def _runner_for(engines: Path | None, target: str | None, threads: int | None, fused: bool) -> RunnerFor | None:
+    from bottlekit.device.service import runner_from_engines, runner_from_onnx
 
-    return runner_from_engines(str(engines), target, fused=fused)
+    if engines is not None and target is not None:
+        return runner_from_engines(str(engines), target, threads, fused)
+    return None if threads is None else runner_from_onnx(threads)
 
 
 def _token(token_file: Path | None) -> bytes | None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from bottlekit.cli import common
 from bottlekit.cli.main import app
+from bottlekit.device import ort_runner
 from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.client import SplitClient
 from bottlekit.device.errors import WireError
@@ -191,6 +192,27 @@ def test_people_read_the_class_the_time_and_the_bytes(running: dict[str, Any], p
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("setup", ["--local", "--mobile-only"])
+@pytest.mark.parametrize("asked", [[], ["--threads", "1"]])
+def test_the_networks_get_as_many_threads_as_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, pictures: Path, setup: str, asked: list[str]
+) -> None:
+    given, options = [], ort_runner.session_options
+
+    def spy(threads: int | None = None, spin: bool = True) -> Any:
+        given.append(threads)
+        return options(threads, spin)
+
+    monkeypatch.setattr(ort_runner, "session_options", spy)
+    monkeypatch.setattr(
+        sys, "argv", ["bottlekit", "infer", str(FLEET), str(pictures / "a.jpg"), setup, "--quiet", *asked]
+    )
+    monkeypatch.setattr(common, "_quiet", False)
+    assert common.run(app) == 0
+    assert given
+    assert set(given) == {1 if asked else None}
+
+
 def test_quiet_leaves_out_the_advice(pictures: Path) -> None:
     loud = typed("infer", FLEET, pictures / "a.jpg", "--local")
     assert "choose with --split" in loud.stderr
@@ -345,6 +367,7 @@ def test_a_server_that_is_no_address_is_a_usage_error(
         (["--local", "--cloud-only"], "choose one of --local, --cloud-only"),
         (["--local", "--split", "rb9"], "there are: rb1, rb2"),
         (["--local", "--top", "0"], "--top must be at least 1"),
+        (["--local", "--threads", "0"], "--threads must be at least 1"),
         (["--server", "localhost:1", "--timeout", "0"], "--timeout must be more than 0"),
         (["--server", "localhost:1", "--timeout", "nan"], "--timeout must be more than 0"),
     ],
