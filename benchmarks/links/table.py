@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def compute_of(profile: dict[str, Any], bundle: Bundle, photographs: Sequence[Pa
 
 
 def inferred(
-    machines: Machines, folder: Path, photographs: Path, setup: str, address: tuple[str, int] | None
+    machines: Machines, folder: Path, photographs: Path, setup: str, address: tuple[str, int] | None, threads: int
 ) -> list[Sample]:
     """`bottlekit infer` on the device."""
     words = [
@@ -126,7 +127,7 @@ def inferred(
         "--json",
         "--quiet",
     ]
-    words += ["--engines", str(folder / "engines"), "--target", "cpu", "--timeout", "60"]
+    words += ["--engines", str(folder / "engines"), "--target", "cpu", "--timeout", "60", "--threads", str(threads)]
     words += [] if setup == "collaborative" else [f"--{setup}"]
     words += [] if address is None else ["--server", "{}:{}".format(*address)]
     done = subprocess.run(machines.command("device", words), stdout=subprocess.PIPE, text=True)
@@ -170,19 +171,24 @@ def linked(
 
 
 def one_round(
-    machines: Machines, how: str, folder: Path, server: tuple[str, int], models: dict[tuple[str, str], Transfer]
+    machines: Machines,
+    how: str,
+    folder: Path,
+    server: tuple[str, int],
+    models: dict[tuple[str, str], Transfer],
+    threads: int,
 ) -> Iterator[tuple[str, str, list[Sample]]]:
     """(link, setup, samples) of each setup once; fills in how long bytes take."""
     photographs = folder / "photographs"
-    yield "", "mobile-only", inferred(machines, folder, photographs, "mobile-only", None)
+    yield "", "mobile-only", inferred(machines, folder, photographs, "mobile-only", None, threads)
     for link in LINK_NAMES:
         with linked(machines, how, link, server) as (address, models[how, link]):
             for setup in SETUPS[1:]:
-                yield link, setup, inferred(machines, folder, photographs, setup, address)
+                yield link, setup, inferred(machines, folder, photographs, setup, address, threads)
 
 
 def measure(
-    machines: Machines, ways: Sequence[str], folder: Path, images: int, rounds: int, threads: int | None
+    machines: Machines, ways: Sequence[str], folder: Path, images: int, rounds: int, threads: int
 ) -> dict[str, Any]:
     """Every setup on every link, in turns, and the phases alone before and after."""
     bundle = fleet_in(folder, NETWORK, [BOTTLENECK], CodecSpec("jpeg"))[0]
@@ -195,7 +201,7 @@ def measure(
         with serving(machines, folder, threads) as (server, _):
             for _ in range(rounds):
                 computes.append(compute_of(profile_of([bundle], folder, 32, threads), bundle, photographs))
-                for link, setup, found in one_round(machines, how, folder, server, models):
+                for link, setup, found in one_round(machines, how, folder, server, models, threads):
                     alone_ms = computes[-1].of(setup)
                     taken.setdefault((how, link, setup), []).extend((one, alone_ms) for one in found)
                     median_ms = statistics.median(one.latency_ms for one in found)
@@ -223,7 +229,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("--shaper", choices=("both", "pacer", "tbf"), default="both")
     parser.add_argument("--images", type=int, default=32, help="images of each setup in each round")
     parser.add_argument("--rounds", type=int, default=2, help="how often links and setups take turns")
-    parser.add_argument("--threads", type=int, default=None, help="threads for one operator; all cores without it")
+    half = max((os.cpu_count() or 1) // 2, 1)
+    # Two machines do not share their cores: each has half of this one's.
+    parser.add_argument("--threads", type=int, default=half, help="threads for one operator; half of the cores")
     parser.add_argument("--work", type=Path, default=None, help="where to keep fleet and engines for another run")
     parser.add_argument("--page", type=Path, default=None, help="a page whose table to replace")
     parser.add_argument("--dry", action="store_true", help="print only")

@@ -277,6 +277,7 @@ class SplitClient:
         """One request and its answer. Whatever breaks the conversation closes the connection."""
         wire = self._connected()
         wire.begin_request(deadline)
+        patience_s = deadline - time.monotonic()
         self._message = self._message % (MESSAGE_NUMBERS - 1) + 1
         self._client._seqid = self._message
         call: Callable[..., Any] = getattr(self._client, method)
@@ -285,13 +286,13 @@ class SplitClient:
         except WireError:
             raise
         except Exception as failure:
-            error = self._error_from_failure(failure, method)
+            error = self._error_from_failure(failure, method, patience_s)
         else:
             self._check_number(method)
             return answer
         raise error
 
-    def _error_from_failure(self, failure: Exception, method: str) -> BottlekitError:
+    def _error_from_failure(self, failure: Exception, method: str, patience_s: float) -> BottlekitError:
         """What to raise for what Thrift raised; closes the connection unless that was an answer."""
         from thrift.Thrift import TApplicationException
         from thrift.transport.TTransport import TTransportException
@@ -308,7 +309,7 @@ class SplitClient:
                 type(failure).__name__, foreign_words(failure)
             )
         elif failure.type == TTransportException.TIMED_OUT:
-            problem = "did not answer {} within {:g} s".format(method, self._timeout_s)
+            problem = "did not answer {} within {:.3g} s".format(method, patience_s)
         elif failure.type == TTransportException.SIZE_LIMIT:
             problem = "answers with something that is no bottlekit answer ({})".format(failure)
         elif is_alert(failure.inner):
