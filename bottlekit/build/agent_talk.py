@@ -3,6 +3,8 @@
 ::
 
     {"event": "progress", "message": ...}   --> `say`
+    {"event": "begun", "profile": ...}      --> `partial`
+    {"event": "measured", "entry": ..., "phase": ..., "result": ...}   --> `partial`
     {"event": "answer", "answer": ...}      --> `answer()`
     {"event": "error", "kind": ...}         --> raised by `answer()`, as it was raised there
 """
@@ -20,13 +22,21 @@ from bottlekit.errors import EngineError
 class AgentTalk:
     """One conversation: hand it each line with `take`, and ask for the `answer` when the agent has ended.
 
-    `messages` are all lines of progress so far.
+    `messages` are all lines of progress so far; `partial` is the profile of what was measured so far, None before
+    anything was.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._last: dict[str, Any] = {}
+        self._begun: dict[str, Any] | None = None
+        self._entries: dict[str, dict[str, Any]] = {}
         self.messages: list[str] = []
+
+    @property
+    def partial(self) -> dict[str, Any] | None:
+        """The profile, marked as interrupted, with the phases that were measured."""
+        return {**self._begun, "bundles": list(self._entries.values())} if self._begun and self._entries else None
 
     def take(self, line: str) -> None:
         """One line of the agent's standard output."""
@@ -40,6 +50,11 @@ class AgentTalk:
         if event.get("event") == "progress":
             self.messages.append(str(event.get("message")))
             self._say(self.messages[-1])
+        elif event.get("event") == "begun":
+            self._begun = event["profile"]
+        elif event.get("event") == "measured":
+            entry = self._entries.setdefault(event["entry"]["bundle"]["name"], {**event["entry"], "phases": {}})
+            entry["phases"][event["phase"]] = event["result"]
 
     def answer(self, where: str, status: int, stderr: str) -> dict[str, Any]:
         """What the agent answered. Its own error is raised as it was there; EngineError where it told none.

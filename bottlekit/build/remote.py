@@ -127,8 +127,17 @@ class RemoteMachine:
                     (folder / file).write_bytes(content)
             return engine_from_answer(job, folder, path, key, messages)
 
-    def bench(self, work: list[tuple[Bundle, dict[str, Engine]]], target: str, options: Sequence[str]) -> Any:
+    def bench(
+        self,
+        work: list[tuple[Bundle, dict[str, Engine]]],
+        target: str,
+        options: Sequence[str],
+        keep: Callable[[dict[str, Any]], None] = lambda profile: None,
+    ) -> Any:
         """Measure engines there: the profile, as the agent's verb `bench` with these options gives it.
+
+        Where that is interrupted, by Ctrl-C, a connection that drops or an engine that fails, `keep` gets the
+        profile of what was measured before, if anything was.
 
         Raises TargetError when the machine cannot be reached; EngineError if an engine does not run there or gives
         other outputs. Nothing but the agent stays there.
@@ -143,10 +152,15 @@ class RemoteMachine:
                 for path in (Path(engine.path), Path(sidecar_path(engine.path))):
                     files[f"engines/{path.name}"] = path
         there = f"{_ROOM}/bench-{secrets.token_hex(4)}"
+        talk = self._new_talk()
         try:
             self._send_whole(files, there)
             arguments = ["bench", f"{there}/fleet", "--engines", f"{there}/engines", "--target", target, *options]
-            return self._ask(arguments, None)[0]
+            return self._ask(arguments, None, talk)[0]
+        except BaseException:
+            if talk.partial is not None:
+                keep(talk.partial)
+            raise
         finally:
             with contextlib.suppress(TargetError):
                 self._remove(there)
@@ -180,9 +194,14 @@ class RemoteMachine:
         self._remove(there)
         return contents, messages
 
-    def _ask(self, arguments: Sequence[str], timeout_s: float | None) -> tuple[dict[str, Any], list[str]]:
+    def _new_talk(self) -> AgentTalk:
+        return AgentTalk(lambda message: self._say(f"{self.host.host}: {message}"))
+
+    def _ask(
+        self, arguments: Sequence[str], timeout_s: float | None, talk: AgentTalk | None = None
+    ) -> tuple[dict[str, Any], list[str]]:
         """Run a verb of the agent there: what it answered, and what it told on the way."""
-        talk = AgentTalk(lambda message: self._say(f"{self.host.host}: {message}"))
+        talk = talk if talk is not None else self._new_talk()
         command = [self._python, self._agent_there(), *arguments]
         done = self.host.run(command, timeout_s=timeout_s, on_line=talk.take)
         if done.status in _NO_SUCH_COMMAND and not done.stdout:

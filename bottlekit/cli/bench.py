@@ -186,7 +186,7 @@ def bench(
     if machine is not None:
         fused = not no_fused
         profile = measured_there(
-            machine, fleet, engines, target, phase, effort, threads, powered, fused, server, access
+            machine, fleet, engines, target, phase, effort, threads, powered, fused, server, access, out
         )
     else:
         work = _work(fleet, engines, target, phase, server, access)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottlekit.cli.common import command_line
+from bottlekit.cli.bench_power import partial_path
+from bottlekit.cli.common import command_line, say
 
 if TYPE_CHECKING:
     from bottlekit.build.remote import RemoteMachine
@@ -27,15 +28,20 @@ def measured_there(
     fused: bool,
     server: str | None,
     access: LinkAccess,
+    out: Path,
 ) -> dict[str, Any]:
     """The profile of a fleet's engines on that machine. What lacks an engine is found before anything is sent.
+
+    One that is interrupted, or whose connection drops, is written beside `out`, marked `partial`.
 
     Raises as `checked_phases` and `RemoteMachine.bench` do.
     """
     from bottlekit.device.bench import checked_phases
     from bottlekit.device.bundle import PARTS
     from bottlekit.device.engine import engines_for_bundle
+    from bottlekit.device.files import write_json
     from bottlekit.device.link_phases import link_phases
+    from bottlekit.device.power_mode import ending_on_signals
 
     work = []
     for bundle in fleet:
@@ -53,5 +59,11 @@ def measured_there(
     options += [] if server is None else ["--server", server, *access.words()]
     for phase in phases or ():
         options += ["--phase", phase]
-    profile: dict[str, Any] = machine.bench(work, target, options)
+
+    def keep(profile: dict[str, Any]) -> None:
+        write_json(str(partial_path(out)), {**profile, "command": command_line()})
+        say(f"interrupted; what was measured is in {partial_path(out)}")
+
+    with ending_on_signals():
+        profile: dict[str, Any] = machine.bench(work, target, options, keep)
     return {**profile, "command": command_line()}

@@ -226,9 +226,10 @@ def _bench(options: Any, teller: Teller) -> Any:
     _require_numpy()
     from .agent_verbs import bench
 
-    if options.out is None:
-        teller.end_when_unheard()
-    return bench(options, teller.say)
+    if options.out is not None:
+        return bench(options, teller.say)
+    teller.end_when_unheard()
+    return bench(options, teller.say, lambda event, fields: teller.event(event, **fields))
 
 
 def _meters(options: Any, teller: Teller) -> Any:

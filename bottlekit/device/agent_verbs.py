@@ -1,7 +1,8 @@
 """What the agent does with numpy: compare engines, measure them, and classify images through a server."""
 
+import functools
 import sys
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Set, Tuple
 
 from .. import __version__
 from .bench import QUICK, Effort, bench_bundle, checked_effort, checked_phases, profile_from_entries
@@ -41,8 +42,13 @@ def compare(options: Any, say: Say) -> Dict[str, Any]:
     return {"target": options.target, "compared": compared}
 
 
-def bench(options: Any, say: Say) -> Dict[str, Any]:
-    """Measure the phases of a fleet whose engines are here; the profile, or where it was written."""
+def bench(
+    options: Any, say: Say, tell: Callable[[str, Dict[str, Any]], None] = lambda event, fields: None
+) -> Dict[str, Any]:
+    """Measure the phases of a fleet whose engines are here; the profile, or where it was written.
+
+    `tell` gets the empty profile as "begun", and each phase, when the next one begins, as "measured".
+    """
     usual = QUICK if options.quick else Effort()
     effort = checked_effort(
         Effort(
@@ -66,6 +72,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
     here = environment(options.threads)
     measured: Dict[str, Dict[str, Any]] = {}
     entries: List[Dict[str, Any]] = []
+    known: Set[Tuple[str, str]] = set()
     with power_mode(options.power_mode, options.lock_clocks) as mode:
 
         def profile(partial: bool) -> Dict[str, Any]:
@@ -73,6 +80,13 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
             told = powered.told(request, mode)
             return profile_from_entries(entries, options.target, here, __version__, command, told, partial)
 
+        def begins(bundle: Bundle, phase: str) -> None:
+            # Who asked from afar has it, whatever becomes of the connection.
+            for event in _measured_since(entries, known):
+                tell("measured", event)
+            say("measuring the {} of {}".format(phase, bundle.name))
+
+        tell("begun", {"profile": profile(partial=True)})
         try:
             for bundle, engines, phases in work:
                 bench_bundle(
@@ -81,7 +95,7 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
                     phases,
                     effort,
                     options.threads,
-                    on_phase=lambda phase, name=bundle.name: say("measuring the {} of {}".format(phase, name)),  # type: ignore[misc]
+                    on_phase=functools.partial(begins, bundle),
                     measured_before=measured,
                     power=request,
                     on_entry=entries.append,
@@ -99,6 +113,18 @@ def bench(options: Any, say: Say) -> Dict[str, Any]:
         return profile(partial=False)
     write_json(options.out, profile(partial=False))
     return {"profile": options.out, "summaries": _summaries(entries)}
+
+
+def _measured_since(entries: List[Dict[str, Any]], known: Set[Tuple[str, str]]) -> List[Dict[str, Any]]:
+    """A phase each that was measured and is not `known`, to which it is added."""
+    found = []
+    for entry in entries:
+        about = {name: value for name, value in entry.items() if name != "phases"}
+        for phase, result in entry["phases"].items():
+            if (entry["bundle"]["name"], phase) not in known:
+                known.add((entry["bundle"]["name"], phase))
+                found.append({"entry": about, "phase": phase, "result": result})
+    return found
 
 
 def _access(options: Any) -> LinkAccess:

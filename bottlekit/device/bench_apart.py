@@ -6,11 +6,13 @@ a pipe of its own <-- the steps of measuring energy, which takes minutes, a line
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
-from typing import Any, Callable, Dict, Optional, Tuple
+import time
+from typing import Any, Callable, Dict, Tuple
 
 from .children import child_environment
 from .errors import EngineError, error_from_words
@@ -47,11 +49,12 @@ def result_of_worker(
         # The worker's end is the only one: when it is gone, so is the thread.
         os.close(writing)
         telling.start()
+    heard = _Heard(worker, dict(job, steps=writing))
     try:
-        said, complained = _answered(worker, dict(job, steps=writing))
+        said, complained = heard.whole()
         telling.join()
     except BaseException:
-        last = _ended(worker)
+        last = _ended(worker, heard)
         if last.get("result", {}).get("partial"):
             on_partial(last["result"])
         raise
@@ -69,14 +72,33 @@ def result_of_worker(
     return result
 
 
-def _answered(worker: "subprocess.Popen[bytes]", job: Dict[str, Any]) -> Tuple[bytes, bytes]:
-    """Standard output and standard error of a worker, once it has ended."""
-    words: Optional[bytes] = json.dumps(job).encode("utf-8")
-    while True:
+class _Heard:
+    """A worker is told its job, and listened to in a thread until it has ended.
+
+    In a thread, because `communicate` cannot be called again after its timeout: Python 3.6 raises ValueError if
+    one of the outputs had ended already.
+    """
+
+    def __init__(self, worker: "subprocess.Popen[bytes]", job: Dict[str, Any]) -> None:
+        self._outputs = (b"", b"")
+        self._worker = worker
+        self._words = json.dumps(job).encode("utf-8")
+        # Not the thread itself: a `join` that Ctrl-C interrupts takes it for ended (bpo-45274).
+        self._over = threading.Event()
+        threading.Thread(target=self._hear, daemon=True).start()
+
+    def _hear(self) -> None:
         try:
-            return worker.communicate(words, timeout=_LOOK_S)
-        except subprocess.TimeoutExpired:
-            words = None  # the next call goes on with what is left of them
+            self._outputs = self._worker.communicate(self._words)
+        finally:
+            self._over.set()
+
+    def whole(self, at_most_s: float = math.inf) -> Tuple[bytes, bytes]:
+        """Standard output and standard error, once the worker has ended; nothing if it has not after so long."""
+        until = time.monotonic() + at_most_s
+        while not self._over.wait(_LOOK_S) and time.monotonic() < until:
+            pass
+        return self._outputs
 
 
 def _tell(reading: int, on_step: Callable[[str], None]) -> None:
@@ -85,14 +107,13 @@ def _tell(reading: int, on_step: Callable[[str], None]) -> None:
             on_step(line.rstrip("\n"))
 
 
-def _ended(worker: "subprocess.Popen[bytes]") -> Dict[str, Any]:
+def _ended(worker: "subprocess.Popen[bytes]", heard: _Heard) -> Dict[str, Any]:
     """End a worker, gently first; its answer, or nothing."""
     worker.terminate()
     try:
-        said = worker.communicate(timeout=_LAST_WORDS_S)[0]
-        answer: Dict[str, Any] = json.loads(said.decode("utf-8"))
+        answer: Dict[str, Any] = json.loads(heard.whole(_LAST_WORDS_S)[0].decode("utf-8"))
         return answer
-    except (subprocess.TimeoutExpired, ValueError):
+    except ValueError:
         return {}
     finally:
         worker.kill()

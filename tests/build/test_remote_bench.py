@@ -13,6 +13,8 @@ import pytest
 
 from bottlekit.build.remote import RemoteMachine
 from bottlekit.build.ssh import SshHost
+from bottlekit.cli import common
+from bottlekit.cli.main import app
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.engine import engines_for_bundle
 from bottlekit.device.power_trace import PowerTrace
@@ -56,5 +58,49 @@ def test_ctrl_c_here_ends_the_measurement_there_and_gives_its_clocks_back(
             assert time.monotonic() < deadline, board.changes
             time.sleep(0.05)
         assert only_the_agent(device), device.files()
+    finally:
+        device.sshd.stop()
+
+
+@pytest.mark.slow
+def test_ctrl_c_here_keeps_what_was_measured_there(
+    tiny_bundle: Callable[..., Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on one machine: a profile of the phases that were finished, marked, beside the one that was asked for."""
+    (tmp_path / "device").mkdir()
+    device = Device(tmp_path / "device", Path(sys.executable))
+    device.has_tensorrt("8.2")
+    try:
+        bundle, engines, out = tiny_bundle(), tmp_path / "engines", tmp_path / "profile.json"
+        build(bundle, device, engines)
+
+        def press_ctrl_c(message: str) -> None:
+            if "measuring the decode" in message:
+                raise KeyboardInterrupt
+
+        machine = RemoteMachine(SshHost(device.sshd.host, device.sshd.options), press_ctrl_c)
+        monkeypatch.setattr("bottlekit.cli.bench.machine_from_options", lambda host, python: machine)
+        words = ["bench", bundle.path, "-t", "tx2", "--host", "tx2", "--engines", engines, "-o", out]
+        words += ["--samples", "8", "--seconds", "1", "--warm-up", "0.1"]
+        monkeypatch.setattr(sys, "argv", ["bottlekit", *map(str, words)])
+        assert common.run(app) == 130
+        partial = tmp_path / "profile.partial.json"
+        assert f"interrupted; what was measured is in {partial}" in capsys.readouterr().err.replace("\n", " ")
+        profile = json.loads(partial.read_text())
+        assert profile["partial"] is True
+        assert (profile["format"], profile["target"]) == ("bottlekit-profile", "tx2")
+        assert profile["command"].startswith("bottlekit bench")
+        (entry,) = profile["bundles"]
+        assert sorted(entry["phases"]) == ["encode", "head"]
+        assert entry["phases"]["head"]["summary"]["count"] >= 8
+        assert entry["bundle"]["sha256"] == bundle.sha256
+        assert not out.exists()
+        deadline = time.monotonic() + 120
+        while not only_the_agent(device):
+            assert time.monotonic() < deadline, device.files()
+            time.sleep(0.05)
     finally:
         device.sshd.stop()

@@ -46,7 +46,7 @@ def answer_of(*arguments, **changes):
     status, events, errors = run(*arguments, **changes)
     assert (status, errors) == (0, []), errors
     assert events[-1]["event"] == "answer"
-    assert {event["event"] for event in events[:-1]} <= {"progress", "result"}
+    assert {event["event"] for event in events[:-1]} <= {"progress", "result", "begun", "measured"}
     return events[-1]["answer"]
 
 
