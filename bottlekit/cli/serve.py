@@ -14,10 +14,13 @@ from bottlekit.cli.common import EnginesOption, EnginesTargetOption, QuietOption
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from bottlekit.device.bundle import Bundle
     from bottlekit.device.limits import ServerLimits
     from bottlekit.device.server import Server
     from bottlekit.device.service import RunnerFor
+    from bottlekit.serving.triton_connection import TritonServer
     from bottlekit.serving.triton_front import ForwardingServer
 
 
@@ -34,7 +37,15 @@ def serve(
         str | None,
         typer.Option(
             metavar="grpc://HOST:PORT[,...]",
-            help="Have these Triton servers compute, which serve what `bottlekit export-triton` wrote.",
+            help="Have these Triton servers compute, which serve what `bottlekit export-triton` wrote; grpcs:// "
+            "with TLS.",
+        ),
+    ] = None,
+    triton_tls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For grpcs://: ca.pem, the CA of Triton's certificate; cert.pem and key.pem, if it asks for ours.",
         ),
     ] = None,
     max_batch: Annotated[int, typer.Option(help="Most requests of one split that are computed together.")] = 16,
@@ -115,13 +126,18 @@ def serve(
         "fleet": lambda: fleet_from_path(str(fleet)),
         "http": pages_address,
     }
+    server: Server
+    tritons: Callable[[], Sequence[TritonServer]] = tuple
     if triton is not None:
         belongs_there = engines is not None or threads is not None or (max_batch, max_wait_ms) != (16, 0.0)
-        server: Server = _forwarding_server(bundles, triton, belongs_there, common)
+        forwarding = _forwarding_server(bundles, triton, triton_tls, belongs_there, common)
+        server, tritons = forwarding, forwarding.tritons
+    elif triton_tls is not None:
+        raise UsageError("--triton-tls does nothing without --triton")
     else:
         server = Server(bundles, _runner_for(engines, target, threads), **common)
     if pages_address is not None:
-        _add_metrics(server)
+        _add_metrics(server, tritons)
     with server:
         _announce(server, as_json, log_json)
         server.run(until_signal=True)
@@ -137,10 +153,10 @@ def _runner_for(engines: Path | None, target: str | None, threads: int | None) -
 
 
 def _forwarding_server(
-    bundles: list[Bundle], triton: str, belongs_there: bool, common: dict[str, Any]
+    bundles: list[Bundle], triton: str, tls_folder: Path | None, belongs_there: bool, common: dict[str, Any]
 ) -> ForwardingServer:
     """A server that has Triton compute; `belongs_there`: options were given that are Triton's to keep."""
-    from bottlekit.serving.triton_front import ForwardingServer, ready_page
+    from bottlekit.serving.triton_front import ForwardingServer, ready_page, status_page
     from bottlekit.serving.triton_pool import addresses_from_text
 
     if belongs_there:
@@ -148,8 +164,14 @@ def _forwarding_server(
             "--engines, --threads, --max-batch and --max-wait-ms do nothing with --triton; "
             "give them to bottlekit export-triton"
         )
-    server = ForwardingServer(bundles, addresses_from_text(triton), **common)
+    addresses, encrypted = addresses_from_text(triton)
+    if encrypted != (tls_folder is not None):
+        raise UsageError(
+            "grpcs:// and --triton-tls go together: Triton with TLS, and the folder with the CA of its certificate"
+        )
+    server = ForwardingServer(bundles, addresses, tls_folder=tls_folder, **common)
     server.pages["/ready"] = ready_page(server)
+    server.pages["/status"] = status_page(server)
     return server
 
 
@@ -186,12 +208,12 @@ def _pages_address(http: str | None) -> tuple[str, int] | None:
     return address_from_text(http, "--http", least_port=0)
 
 
-def _add_metrics(server: Server) -> None:
+def _add_metrics(server: Server, tritons: Callable[[], Sequence[TritonServer]]) -> None:
     """Prometheus is an extra: without it there are the other pages."""
     from bottlekit.serving.metrics import metrics_page
 
     try:
-        server.pages["/metrics"] = metrics_page(server.statistics)
+        server.pages["/metrics"] = metrics_page(server.statistics, tritons)
     except UsageError as error:
         say(f"no /metrics: {error}")
 

@@ -1,5 +1,6 @@
 """What a server has done and is doing: counters, and the last latencies. The event loop writes them, all read."""
 
+import bisect
 import time
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional
@@ -12,6 +13,19 @@ LATENCY_EDGES_MS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1
 _RECENT = 1024
 
 
+class Latencies:
+    """A histogram of latencies: how many in each bin of LATENCY_EDGES_MS, and their sum."""
+
+    def __init__(self) -> None:
+        self.bins = [0] * (len(LATENCY_EDGES_MS) + 1)
+        self.total_ms = 0.0
+
+    def count(self, latency_ms: float) -> None:
+        """One more."""
+        self.bins[bisect.bisect_left(LATENCY_EDGES_MS, latency_ms)] += 1
+        self.total_ms += latency_ms
+
+
 class SplitCounters:
     """One split's totals since the server started; a whole network counts as a split of its own."""
 
@@ -21,8 +35,7 @@ class SplitCounters:
         self.decode_us = 0
         self.tail_us = 0
         self.queue_us = 0
-        self.latency_bins = [0] * (len(LATENCY_EDGES_MS) + 1)
-        self.latency_ms = 0.0
+        self.latencies = Latencies()
 
 
 class ClientCounters:
@@ -74,8 +87,7 @@ class Statistics:
         counters.answered += 1
         counters.queue_us += queue_us
         counters.decode_us += decode_us
-        counters.latency_ms += latency_ms
-        counters.latency_bins[sum(latency_ms > edge for edge in LATENCY_EDGES_MS)] += 1
+        counters.latencies.count(latency_ms)
         self._recent.append(latency_ms)
 
     def snapshot(self) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from bottlekit.device.pages import Answer
@@ -9,15 +10,18 @@ from bottlekit.device.statistics import LATENCY_EDGES_MS
 from bottlekit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from bottlekit.device.statistics import Statistics
+    from bottlekit.device.statistics import Latencies, Statistics
+    from bottlekit.serving.triton_connection import TritonServer
 
 
-def metrics_page(statistics: Statistics) -> Callable[[], Answer]:
+def metrics_page(
+    statistics: Statistics, tritons: Callable[[], Sequence[TritonServer]] = tuple
+) -> Callable[[], Answer]:
     """The page `/metrics`. Raises UsageError where prometheus-client is not installed.
 
-    Splits are labels, clients are not: they come and go, and Prometheus would keep a series for each.
+    Splits and `tritons` are labels, clients are not: they come and go, and Prometheus would keep a series for each.
     """
     try:
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -27,15 +31,16 @@ def metrics_page(statistics: Statistics) -> Callable[[], Answer]:
         ) from error
 
     registry = CollectorRegistry()
-    registry.register(_Collector(statistics))
+    registry.register(_Collector(statistics, tritons))
     return lambda: Answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
 class _Collector:
     """Reads the statistics whenever Prometheus asks: there is one count of everything, not two."""
 
-    def __init__(self, statistics: Statistics) -> None:
+    def __init__(self, statistics: Statistics, tritons: Callable[[], Sequence[TritonServer]]) -> None:
         self._statistics = statistics
+        self._tritons = tritons
 
     def collect(self) -> Iterator[Any]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -62,6 +67,9 @@ class _Collector:
             refused.add_metric([code], count)
         yield refused
         yield from self._of_splits(CounterMetricFamily, HistogramMetricFamily)
+        servers = self._tritons()
+        if servers:
+            yield from _of_tritons(servers, GaugeMetricFamily, CounterMetricFamily, HistogramMetricFamily)
 
     def _of_splits(self, counter: Any, histogram: Any) -> Iterator[Any]:
         answered = counter("bottlekit_inferences", "inferences answered", labels=["split"])
@@ -78,10 +86,32 @@ class _Collector:
             tail.add_metric([name], split.tail_us / 1e6)
             decode.add_metric([name], split.decode_us / 1e6)
             queue.add_metric([name], split.queue_us / 1e6)
-            edges = [*(str(edge / 1e3) for edge in LATENCY_EDGES_MS), "+Inf"]
-            total, buckets = 0, []
-            for edge, count in zip(edges, split.latency_bins, strict=True):
-                total += count
-                buckets.append((edge, total))
-            latency.add_metric([name], buckets, split.latency_ms / 1e3)
+            latency.add_metric([name], _buckets(split.latencies), split.latencies.total_ms / 1e3)
         yield from (answered, batches, tail, decode, queue, latency)
+
+
+def _of_tritons(servers: Sequence[TritonServer], gauge: Any, counter: Any, histogram: Any) -> Iterator[Any]:
+    up = gauge("bottlekit_triton_up", "1 while the Triton server is well", labels=["triton"])
+    models = gauge("bottlekit_triton_models", "models it runs, of those needed", labels=["triton"])
+    in_flight = gauge("bottlekit_triton_in_flight", "requests sent there and not answered", labels=["triton"])
+    requests = counter(
+        "bottlekit_triton_requests", "requests sent there, by what became of them", labels=["triton", "outcome"]
+    )
+    latency = histogram(
+        "bottlekit_triton_latency_seconds", "from a request's sending to its logits", labels=["triton"]
+    )
+    for server in servers:
+        label = [server.address]
+        up.add_metric(label, int(server.well))
+        models.add_metric(label, len(server.models))
+        in_flight.add_metric(label, server.in_flight)
+        for outcome, count in server.outcomes.items():
+            requests.add_metric([*label, outcome], count)
+        latency.add_metric(label, _buckets(server.latencies), server.latencies.total_ms / 1e3)
+    yield from (up, models, in_flight, requests, latency)
+
+
+def _buckets(latencies: Latencies) -> list[tuple[str, int]]:
+    """Upper edges in seconds, and how many are at most as long, as Prometheus counts."""
+    edges = [*(str(edge / 1e3) for edge in LATENCY_EDGES_MS), "+Inf"]
+    return list(zip(edges, itertools.accumulate(latencies.bins), strict=True))

@@ -10,6 +10,7 @@ from bottlekit.errors import ServerUnreachableError, WireError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 _MAX_STATUS_BYTES = 1 << 24
 
@@ -81,7 +82,31 @@ def view(now: dict[str, Any], before: dict[str, Any] | None) -> RenderableType:
             f"{_rate(client, old, 'sent_bytes', seconds):.0f}",
             str(client["refused"]),
         )
-    return Group(head, splits, clients)
+    tables = [splits, clients] if "tritons" not in now else [splits, _tritons(now, last, seconds), clients]
+    return Group(head, *tables)
+
+
+def _tritons(now: dict[str, Any], last: dict[str, Any], seconds: float) -> Table:
+    """How the Triton servers are, where the work goes to some; `bad`: requests late, failed or lost, ever."""
+    from rich.table import Table
+
+    table = Table(title="Triton", title_justify="left")
+    for column in ("Triton", "is", "at work", "1/s", "ms", "refused", "bad"):
+        table.add_column(column, no_wrap=column == "is")
+    old_tritons = {triton["address"]: triton for triton in last.get("tritons", ())}
+    for triton in now["tritons"]:
+        old = old_tritons.get(triton["address"], dict.fromkeys(triton, 0))
+        answered = triton["answered"] - old["answered"]
+        table.add_row(
+            triton["address"],
+            f"well, {triton['models']} models" if triton["well"] else f"LOST: {triton['why']}",
+            str(triton["in_flight"]),
+            f"{answered / seconds:.1f}",
+            f"{(triton['latency_ms'] - old['latency_ms']) / answered:.2f}" if answered else "-",
+            str(triton["refused"]),
+            str(triton["late"] + triton["failed"] + triton["lost"]),
+        )
+    return table
 
 
 def _nothing() -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottlekit.device.journal import Journal
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from bottlekit.device.limits import ServerLimits
     from bottlekit.device.runners import Runner
     from bottlekit.device.statistics import Statistics
+    from bottlekit.serving.triton_connection import TritonServer
 
 # How long a reload waits for what the Triton servers say of the new fleet.
 _ASK_S = 30.0
@@ -107,10 +110,22 @@ class ForwardingServer(Server):
     every tail of the new fleet is there somewhere: the repository comes first, the front end second.
     """
 
-    def __init__(self, bundles: list[Bundle], addresses: list[str], journal: Journal, **options: Any) -> None:
+    def __init__(
+        self,
+        bundles: list[Bundle],
+        addresses: list[str],
+        journal: Journal,
+        tls_folder: Path | None = None,
+        **options: Any,
+    ) -> None:
+        """`tls_folder` holds the certificates for the way to Triton, which a reload reads again."""
         require_grpc()
-        self.pool = TritonPool(addresses, journal)
+        self.pool = TritonPool(addresses, journal, tls_folder)
         super().__init__(bundles, _no_runner, journal=journal, **options)
+
+    def tritons(self) -> list[TritonServer]:
+        """The Triton servers; none before it runs."""
+        return self.pool.servers
 
     def _new_service(self, bundles: list[Bundle]) -> TailService:
         return ForwardedTails(bundles)
@@ -124,10 +139,21 @@ class ForwardingServer(Server):
 
     def _read_again(self) -> Any:
         access, service = super()._read_again()
+        before = self.pool.tls
+        self._on_the_loop(self.pool.renew(self.pool.read_tls()))
+        try:
+            self._check_there_is(service)
+        except Exception:
+            self._on_the_loop(self.pool.renew(before))
+            raise
+        return access, service
+
+    def _check_there_is(self, service: TailService) -> None:
+        """Raise EngineError unless every tail is at some Triton server now."""
         models = models_of(service.bundles)
         self.pool.want(service, models)
         try:
-            asyncio.run_coroutine_threadsafe(self.pool.check(), self._loop).result(_ASK_S)
+            self._on_the_loop(self.pool.check())
         finally:
             self.pool.forget(service)
         lacking = [name for name in self.pool.lacking(models) if not name.endswith("-whole")]
@@ -136,7 +162,9 @@ class ForwardingServer(Server):
                 f"no Triton server has {', '.join(lacking)}; give them the repository of the new fleet first: "
                 "bottlekit export-triton"
             )
-        return access, service
+
+    def _on_the_loop(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_ASK_S)
 
 
 def models_of(bundles: list[Bundle]) -> list[str]:
@@ -157,8 +185,20 @@ def ready_page(server: ForwardingServer) -> Callable[[], Answer]:
     return page
 
 
+def status_page(server: ForwardingServer) -> Callable[[], Answer]:
+    """The page /status of such a server: what is known of the Triton servers too."""
+
+    def page() -> Answer:
+        body = {**server.statistics.snapshot(), "tritons": server.pool.status()}
+        return Answer(200, "application/json", json.dumps(body, sort_keys=True).encode("utf-8"))
+
+    return page
+
+
 def require_grpc() -> None:
     """UsageError, with what to type, where grpcio or protobuf is not installed."""
+    # grpc writes of every failed handshake on standard error; the journal says it once, and better.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import google.protobuf  # noqa: F401
         import grpc.aio  # noqa: F401

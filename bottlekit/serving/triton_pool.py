@@ -4,148 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottlekit.device.errors import error_from_words
-from bottlekit.device.triton_model import ERROR_MARK
 from bottlekit.device.wire.addresses import address_from_text
-from bottlekit.errors import BottlekitError, DeadlineError, EngineError, ServerBusyError, UsageError
-from bottlekit.serving.kserve import method
+from bottlekit.errors import DeadlineError, ServerBusyError, UsageError
+from bottlekit.serving.triton_connection import LONGEST_S, NOT_ASKED, LostError, TritonServer
+from bottlekit.serving.triton_tls import TritonTls, tls_from_folder
 
 if TYPE_CHECKING:
     from bottlekit.device.journal import Journal
 
-# How often each server is asked whether it is well, and how long it has to say so.
+# How often each server is asked whether it is well.
 HEALTH_S = 1.0
-HEALTH_TIMEOUT_S = 5.0
-# The longest that a request without a deadline may take.
-LONGEST_S = 60.0
-
-_NOT_ASKED = "not asked yet"
-_DECODERS_ERROR = re.compile(re.escape(ERROR_MARK) + r"(\w+): (.*)", re.DOTALL)
-_CHANNEL = (
-    # A name may stand for several addresses, as a headless service of Kubernetes does.
-    ("grpc.lb_policy_name", "round_robin"),
-    # A server that comes back is asked again soon; grpc's own patience grows to minutes.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    # The way to a Triton is the operator's own; a proxy for the web has nothing to do with it.
-    ("grpc.enable_http_proxy", 0),
-)
+_SCHEMES = {"grpc": False, "grpcs": True}
 
 
-class _LostError(Exception):
-    """The server did not answer, and another may."""
-
-
-def addresses_from_text(text: str) -> list[str]:
-    """The HOST:PORT of each of grpc://HOST:PORT[,grpc://HOST:PORT...]; UsageError for anything else."""
-    found = []
+def addresses_from_text(text: str) -> tuple[list[str], bool]:
+    """(HOST:PORT of each in grpc://HOST:PORT[,grpc://HOST:PORT...], whether they say grpcs). Raises UsageError."""
+    found: list[str] = []
+    schemes = set()
     for one in text.split(","):
         scheme, mark, rest = one.strip().partition("://")
-        if not mark or scheme != "grpc":
-            raise UsageError(f"--triton must be grpc://HOST:PORT, several with commas between, not '{text}'")
+        if not mark or scheme not in _SCHEMES:
+            raise UsageError(
+                f"--triton must be grpc://HOST:PORT (grpcs:// with TLS), several with commas between, not '{text}'"
+            )
         host, port = address_from_text(rest, "--triton")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if address in found:
             raise UsageError(f"--triton names {address} twice")
         found.append(address)
-    return found
-
-
-class TritonServer:
-    """One server: a channel, and what is known of it. It belongs to the event loop.
-
-    `models` are those of the wanted ones that it was ready to run when last asked; none while it is not well.
-    """
-
-    def __init__(self, address: str) -> None:
-        import grpc.aio
-
-        self.address = address
-        self.well = False
-        self.why = _NOT_ASKED
-        self.models: frozenset[str] = frozenset()
-        self.answered = 0
-        self.lost = 0
-        self.turn = 0
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL)
-        self._infer = method("ModelInfer").on(self._channel)
-        self._server_ready = method("ServerReady").on(self._channel)
-        self._model_ready = method("ModelReady").on(self._channel)
-        self._calls: set[Any] = set()
-        self._given_up: set[Any] = set()
-        self.ask_again = asyncio.Event()
-
-    @property
-    def in_flight(self) -> int:
-        """Requests that wait for its answer."""
-        return len(self._calls)
-
-    async def check(self, wanted: Iterable[str]) -> None:
-        """Ask it whether it is well, and which of the wanted models it would run."""
-        import grpc.aio
-
-        try:
-            ready = await self._server_ready(method("ServerReady").request(), timeout=HEALTH_TIMEOUT_S)
-            if not ready.ready:
-                self.give_up("it says that it is not ready")
-                return
-            models = [name for name in wanted if await self._is_ready(name)]
-        except grpc.aio.AioRpcError as error:
-            self.give_up(_words(error))
-            return
-        self.well, self.why, self.models = True, "", frozenset(models)
-
-    async def _is_ready(self, model: str) -> bool:
-        import grpc.aio
-
-        request = method("ModelReady").request(name=model)
-        try:
-            return bool((await self._model_ready(request, timeout=HEALTH_TIMEOUT_S)).ready)
-        except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
-                return False
-            raise
-
-    def give_up(self, why: str) -> None:
-        """It is not well: nobody is sent to it, and those who wait for it try elsewhere."""
-        self.well, self.why, self.models = False, why, frozenset()
-        for call in list(self._calls):
-            self._given_up.add(call)
-            call.cancel()
-
-    async def infer(self, request: Any, timeout_s: float) -> Any:
-        """Its ModelInferResponse. Raises _LostError, and what `_error` makes of its refusals."""
-        import grpc.aio
-
-        call = self._infer(request, timeout=timeout_s)
-        self._calls.add(call)
-        try:
-            response = await call
-        except asyncio.CancelledError:
-            if call in self._given_up:
-                raise _LostError(self.why) from None
-            raise
-        except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
-                self.lost += 1
-                self.models = frozenset()  # until it was asked again
-                self.ask_again.set()
-                raise _LostError(_words(error)) from error
-            raise _error(error, self.address) from error
-        finally:
-            self._calls.discard(call)
-            self._given_up.discard(call)
-        self.answered += 1
-        return response
-
-    async def close(self) -> None:
-        """Hang up."""
-        await self._channel.close()
+        schemes.add(scheme)
+    if len(schemes) > 1:
+        raise UsageError("--triton has grpc:// and grpcs://; with TLS all of them must be grpcs://")
+    return found, _SCHEMES[schemes.pop()]
 
 
 class TritonPool:
@@ -160,9 +54,12 @@ class TritonPool:
     well; one that was lost comes back by that. All methods belong to the event loop, inside `async with`.
     """
 
-    def __init__(self, addresses: list[str], journal: Journal) -> None:
+    def __init__(self, addresses: list[str], journal: Journal, tls_folder: Path | None = None) -> None:
+        """`tls_folder` is what `tls_from_folder` reads; None for connections that are not encrypted."""
         self._addresses = addresses
         self._journal = journal
+        self._tls_folder = tls_folder
+        self.tls = self.read_tls()
         # By generation of the fleet: the models it needs.
         self._wanted: dict[object, tuple[str, ...]] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -170,7 +67,7 @@ class TritonPool:
         self._turn = 0
 
     async def __aenter__(self) -> TritonPool:
-        self.servers = [TritonServer(address) for address in self._addresses]
+        self.servers = [TritonServer(address, self.tls) for address in self._addresses]
         await self.check()
         self._watchers = [asyncio.ensure_future(self._watch(server)) for server in self.servers]
         return self
@@ -189,6 +86,18 @@ class TritonPool:
     def forget(self, generation: object) -> None:
         """Its models are no longer needed; from any thread."""
         self._wanted.pop(generation, None)
+
+    def read_tls(self) -> TritonTls | None:
+        """The certificates as they are now; from any thread. Raises UsageError."""
+        return None if self._tls_folder is None else tls_from_folder(self._tls_folder)
+
+    async def renew(self, tls: TritonTls | None) -> None:
+        """Connect with other certificates, if they are others; requests at work are finished with the old ones."""
+        if tls != self.tls:
+            self.tls = tls
+            for server in self.servers:
+                server.connect(tls)
+            await self.check()
 
     async def check(self) -> None:
         """Ask all servers now."""
@@ -215,7 +124,7 @@ class TritonPool:
             if left_s <= 0:
                 raise DeadlineError("the request's deadline passed before a Triton server had answered")
             tried.add(server.address)
-            with contextlib.suppress(_LostError):
+            with contextlib.suppress(LostError):
                 return await server.infer(request, left_s)
 
     def status(self) -> list[dict[str, Any]]:
@@ -227,8 +136,8 @@ class TritonPool:
                 "why": server.why,
                 "models": len(server.models),
                 "in_flight": server.in_flight,
-                "answered": server.answered,
-                "lost": server.lost,
+                **server.outcomes,
+                "latency_ms": round(server.latencies.total_ms, 3),
             }
             for server in self.servers
         ]
@@ -251,7 +160,7 @@ class TritonPool:
             await self._ask(server)
 
     async def _ask(self, server: TritonServer) -> None:
-        was_well, first, had = server.well, server.why == _NOT_ASKED, server.models
+        was_well, first, had = server.well, server.why == NOT_ASKED, server.models
         wanted = {model for models in list(self._wanted.values()) for model in models}
         await server.check(sorted(wanted))
         missing = sorted(wanted - server.models)
@@ -264,22 +173,3 @@ class TritonPool:
             self._journal.write(
                 "triton-lost", f"Triton at {server.address} {what}: {server.why}", triton=server.address
             )
-
-
-def _words(error: Any) -> str:
-    """What a failed call tells, on one line."""
-    return " ".join(f"{error.code().name}: {error.details() or ''}".split())[:300]
-
-
-def _error(error: Any, address: str) -> BottlekitError:
-    """The error of a call that Triton refused, or did not finish."""
-    import grpc
-
-    decoders = _DECODERS_ERROR.search(error.details() or "")
-    if decoders:
-        return error_from_words(decoders[1], decoders[2])
-    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineError("the request's deadline passed while Triton worked on it")
-    if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return ServerBusyError(f"Triton at {address} is at a limit of its own")
-    return EngineError(f"Triton at {address} failed: {_words(error)}")

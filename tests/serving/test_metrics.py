@@ -106,7 +106,7 @@ def test_the_histograms_edges_are_upper_ones() -> None:
     statistics = Statistics()
     for latency_ms in (0.5, 0.6, 5000.0, 6000.0):
         statistics.count_answer("rb1", latency_ms, 0, 0)
-    bins = statistics.splits["rb1"].latency_bins
+    bins = statistics.splits["rb1"].latencies.bins
     assert (bins[0], bins[1], bins[-2], bins[-1], sum(bins)) == (1, 1, 1, 1, 4)
 
 

@@ -92,7 +92,7 @@ def two_tritons() -> Iterator[Two]:
 @pytest.fixture(autouse=True)
 def patient_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is busy with other tests must not make a server look dead."""
-    monkeypatch.setattr("bottlekit.serving.triton_pool.HEALTH_TIMEOUT_S", 120.0)
+    monkeypatch.setattr("bottlekit.serving.triton_connection.HEALTH_TIMEOUT_S", 120.0)
 
 
 def client(server: ForwardingServer, number: int = 0, **options: Any) -> SplitClient:
@@ -201,7 +201,7 @@ def test_a_server_that_dies_with_requests_gives_them_to_another() -> None:
 
 
 def test_a_server_that_hangs_loses_its_requests_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bottlekit.serving.triton_pool.HEALTH_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("bottlekit.serving.triton_connection.HEALTH_TIMEOUT_S", 1.0)
     silent = threading.Event()
     with two_tritons() as it, client(it.server) as asking:
         it.one.hold.clear()
@@ -354,6 +354,7 @@ def test_a_deadline_travels_with_the_request() -> None:
         double.hold.clear()
         with pytest.raises(WireError), client(server, timeout_s=1.0) as asking:
             asking.infer_input(IMAGE)
+        assert 0 < double.left_s[0] < 2.0  # grpc rounds it up
         wait_until(lambda: server.statistics.queued == 0, "the request is given up")
         double.hold.set()
         with client(server) as asking:
@@ -407,8 +408,8 @@ def test_the_page_ready_says_what_is_well() -> None:
                     "why": "",
                     "models": 4,
                     "in_flight": 0,
-                    "answered": 0,
-                    "lost": 0,
+                    **dict.fromkeys(("answered", "refused", "late", "failed", "lost"), 0),
+                    "latency_ms": 0.0,
                 }
             ]
             double.well = False
@@ -419,8 +420,11 @@ def test_the_page_ready_says_what_is_well() -> None:
 
 
 def test_addresses() -> None:
-    assert addresses_from_text("grpc://a:8001") == ["a:8001"]
-    assert addresses_from_text("grpc://a:8001, grpc://[::1]:1") == ["a:8001", "[::1]:1"]
+    assert addresses_from_text("grpc://a:8001") == (["a:8001"], False)
+    assert addresses_from_text("grpc://a:8001, grpc://[::1]:1") == (["a:8001", "[::1]:1"], False)
+    assert addresses_from_text("grpcs://a:1,grpcs://b:1") == (["a:1", "b:1"], True)
+    with pytest.raises(UsageError, match="all of them must be grpcs://"):
+        addresses_from_text("grpc://a:1,grpcs://b:1")
     for text in ("a:8001", "http://a:8001", "grpc://a", "grpc://a:8001,", "", "grpc://a:1,b:2"):
         with pytest.raises(UsageError, match="--triton must be"):
             addresses_from_text(text)
@@ -435,6 +439,13 @@ def test_addresses() -> None:
         (["--triton", "grpc://a:1", "--threads", "2"], "do nothing with --triton"),
         (["--triton", "grpc://a:1", "--max-batch", "4"], "do nothing with --triton"),
         (["--triton", "grpc://a:1", "--max-wait-ms", "1"], "do nothing with --triton"),
+        (["--triton", "grpcs://a:1"], "grpcs:// and --triton-tls go together"),
+        (["--triton", "grpc://a:1", "--triton-tls", "pki"], "grpcs:// and --triton-tls go together"),
+        (
+            ["--triton", "grpcs://a:1", "--triton-tls", "pki"],
+            "pki lacks ca.pem, the CA that signed Triton's certificate",
+        ),
+        (["--triton-tls", "pki"], "--triton-tls does nothing without --triton"),
     ],
 )
 def test_bad_options_are_refused(

@@ -158,7 +158,7 @@ def test_a_triton_that_is_killed_in_the_middle_costs_no_wrong_answer(
 ) -> None:
     """Many clients on a front end before two real servers, of which one dies and comes back."""
     # A machine that is busy with other tests must not make the living one look dead.
-    monkeypatch.setattr("bottlekit.serving.triton_pool.HEALTH_TIMEOUT_S", 120.0)
+    monkeypatch.setattr("bottlekit.serving.triton_connection.HEALTH_TIMEOUT_S", 120.0)
     bundles, home = running.bundles, triton_home()
     repository_from_fleet(
         bundles[:1],

@@ -22,7 +22,8 @@ class TritonDouble(grpc.GenericRpcHandler):
     """What a Triton with the repository of these bundles says, and what tests do to it.
 
     `well` False: it says that it is not ready. `models`: what it has. `spoil(request, response)` changes an answer.
-    `refuse`: the status and words of every inference. `hold`: while cleared, no inference is answered.
+    `left_s`: how long each inference still had until its deadline. `refuse`: the status and words of every
+    inference. `hold`: while cleared, no inference is answered.
     """
 
     def __init__(self, bundles: list[Bundle], service: TailService) -> None:
@@ -34,6 +35,7 @@ class TritonDouble(grpc.GenericRpcHandler):
         self.models = set(self._parts)
         self.well = True
         self.asked: list[str] = []
+        self.left_s: list[float] = []
         self.spoil: Callable[[Any, Any], object] = lambda request, response: None
         self.refuse: tuple[grpc.StatusCode, str] | None = None
         self.hold = threading.Event()
@@ -59,6 +61,7 @@ class TritonDouble(grpc.GenericRpcHandler):
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.asked.append(request.model_name)
+        self.left_s.append(context.time_remaining())
         assert self.hold.wait(120)
         if self.refuse is not None:
             context.abort(*self.refuse)
@@ -81,12 +84,15 @@ class TritonDouble(grpc.GenericRpcHandler):
 
 
 @contextlib.contextmanager
-def triton_double(bundles: list[Bundle], port: int = 0) -> Iterator[tuple[TritonDouble, str, grpc.Server]]:
-    """(the double, its address, the grpc server that a test may stop)."""
+def triton_double(
+    bundles: list[Bundle], port: int = 0, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[tuple[TritonDouble, str, grpc.Server]]:
+    """(the double, its address, the grpc server that a test may stop); with `credentials` it speaks TLS."""
     with TailService(bundles, runner_from_onnx(threads=1)) as service, ThreadPoolExecutor(16) as threads:
         double = TritonDouble(bundles, service)
         server = grpc.server(threads, handlers=[double], options=[("grpc.so_reuseport", 0)])
-        port = server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         server.start()
         try:
             yield double, f"127.0.0.1:{port}", server
