@@ -46,6 +46,27 @@ def pytest_collection_modifyitems(items):
     items.sort(key=turn)
 
 
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(*words, code=0): a verb in this process; what it printed, or with another code the line of its error."""
+    from bottlekit.cli import common
+    from bottlekit.cli.main import app
+
+    def run_verb(*words, code=0):
+        monkeypatch.setattr("sys.argv", ["bottlekit"] + [str(word) for word in words])
+        monkeypatch.setattr(common, "_quiet", False)
+        capsys.readouterr()
+        assert common.run(app) == code
+        out, err = capsys.readouterr()
+        if code == 0:
+            return out
+        lines = [line for line in err.splitlines() if line.startswith("bottlekit: ")]
+        assert len(lines) == 1, err
+        return lines[0]
+
+    return run_verb
+
+
 @pytest.fixture(scope="session")
 def small_checkpoint(tmp_path_factory):
     """A plain ResNet-18 for 64 x 64 digits with random weights and lived-in batch norms, as a checkpoint file."""

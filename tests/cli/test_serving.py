@@ -19,33 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottlekit.cli import common
-from bottlekit.cli.main import app
 from bottlekit.device.files import sha256_of_file, write_json
 
 FLEET = Path(__file__).parent.parent / "data" / "tiny_fleet"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200"}
 
 Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A verb in this process: what it printed, or with `code` other than 0 the one line of its error."""
-
-    def run_verb(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["bottlekit", *map(str, arguments)])
-        monkeypatch.setattr(common, "_quiet", False)
-        capsys.readouterr()
-        assert common.run(app) == code
-        out, err = capsys.readouterr()
-        if code == 0:
-            return out
-        lines = [line for line in err.splitlines() if line.startswith("bottlekit: ")]
-        assert len(lines) == 1, err
-        return lines[0]
-
-    return run_verb
 
 
 @contextlib.contextmanager

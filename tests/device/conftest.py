@@ -8,8 +8,13 @@ import hypothesis
 import numpy as np
 import pytest
 
+from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.codecs import codec_from_spec
 from bottlekit.device.files import sha256_of_file, write_json
+from bottlekit.device.pipeline import local_split_from_bundle
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from servers import INPUTS, TINY_FLEET
 
 # The same examples in every run: a red test is red for everybody.
 hypothesis.settings.register_profile("bottlekit", deadline=None, derandomize=True)
@@ -24,6 +29,22 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", "error")
         # The last Hypothesis for Python 3.6 reports a failure through a private class of pytest.
         config.addinivalue_line("filterwarnings", "ignore:A private pytest class")
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    """The tiny fleet: two real bundles."""
+    return fleet_from_path(TINY_FLEET)
+
+
+@pytest.fixture(scope="module")
+def wanted(fleet):
+    """The logits (12, classes) of INPUTS for each bundle of the tiny fleet, computed here."""
+    found = []
+    for bundle in fleet:
+        with local_split_from_bundle(bundle) as local:
+            found.append(np.stack([local.infer(image).logits for image in INPUTS]))
+    return found
 
 
 @pytest.fixture

@@ -11,10 +11,14 @@ import sys
 import threading
 import time
 
+import numpy as np
+
 from bottlekit.device.server import server_from_fleet
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TINY_FLEET = os.path.join(ROOT, "tests", "data", "tiny_fleet")
+# Images that the tiny fleet takes; the fixture `wanted` has their logits.
+INPUTS = np.random.RandomState(3).normal(size=(12, 1, 3, 8, 8)).astype(np.float32)
 # How long anything may take before it counts as never.
 PATIENCE_S = 120.0
 

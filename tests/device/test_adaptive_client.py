@@ -29,7 +29,7 @@ from bottlekit.device.ort_runner import OnnxRuntimeRunner
 from bottlekit.device.pipeline import local_split_from_bundle, local_whole_from_bundle
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from servers import PATIENCE_S, TINY_FLEET, join, server_process, wait_until
+from servers import PATIENCE_S, join, server_process, wait_until
 
 # Quick to come back, so that a test need not wait; patient, so that a busy machine is no lost server.
 QUICK = Settings(first_retry_s=0.1, longest_retry_s=0.5, probe_s=0.5, least_patience_ms=20000.0)
@@ -77,11 +77,6 @@ def profile_of(bundles, whole_ms=WHOLE_MS, head_ms=1.0, tail_ms=1.0):
             for bundle in bundles
         ],
     }
-
-
-@pytest.fixture(scope="module")
-def fleet():
-    return fleet_from_path(TINY_FLEET)
 
 
 @pytest.fixture(scope="module")

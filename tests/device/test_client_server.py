@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bottlekit.device import errors
-from bottlekit.device.bundle import Bundle, fleet_from_path
+from bottlekit.device.bundle import Bundle
 from bottlekit.device.client import SplitClient
 from bottlekit.device.files import sha256_of_file, write_json
 from bottlekit.device.images import image_from_bytes, input_from_image, jpeg_from_image
@@ -24,7 +24,7 @@ from bottlekit.device.server import ServerLimits, server_from_fleet
 from bottlekit.device.service import runner_from_engines
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from servers import PATIENCE_S, TINY_FLEET, join, serving
+from servers import PATIENCE_S, join, serving
 
 CODECS = [
     {"name": "jpeg", "bits": 8, "quality": 20},
@@ -73,11 +73,6 @@ def fake_runner_for(bundle, part):
         return array.reshape(1, -1) @ random.normal(size=(array.size, count)).astype(np.float32)
 
     return Fake(source, "logits", function)
-
-
-@pytest.fixture(scope="module")
-def fleet():
-    return fleet_from_path(TINY_FLEET)
 
 
 @pytest.fixture(scope="module")

@@ -18,30 +18,13 @@ from bottlekit.device.bundle import fleet_from_path
 from bottlekit.device.client import SplitClient
 from bottlekit.device.limits import ServerLimits
 from bottlekit.device.ort_runner import OnnxRuntimeRunner
-from bottlekit.device.pipeline import local_split_from_bundle
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from breaking_link import Link
 from raw_client import frame, raw_connection, wait_for_the_end
-from servers import PATIENCE_S, TINY_FLEET, join, server_process, serving, wait_until
+from servers import INPUTS, PATIENCE_S, TINY_FLEET, join, server_process, serving, wait_until
 
-INPUTS = np.random.RandomState(3).normal(size=(12, 1, 3, 8, 8)).astype(np.float32)
 PATIENT = ServerLimits(hello_s=PATIENCE_S, idle_s=PATIENCE_S, frame_s=PATIENCE_S, drain_s=PATIENCE_S)
-
-
-@pytest.fixture(scope="module")
-def fleet():
-    return fleet_from_path(TINY_FLEET)
-
-
-@pytest.fixture(scope="module")
-def wanted(fleet):
-    """The logits of INPUTS for each bundle, computed here."""
-    found = []
-    for bundle in fleet:
-        with local_split_from_bundle(bundle) as local:
-            found.append(np.stack([local.infer(image).logits for image in INPUTS]))
-    return found
 
 
 def is_answer(logits, wanted, number):

@@ -11,6 +11,8 @@ import pytest
 from bottlekit.device import errors
 from bottlekit.device.bundle import Bundle, fleet_from_path
 from bottlekit.device.client import SplitClient
+from bottlekit.device.codecs import CODEC_NAMES
+from bottlekit.device.codecs.calibrate import calibrated_tables
 from bottlekit.device.limits import ServerLimits
 from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.runners import Runner, TensorInfo
@@ -19,12 +21,15 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from servers import PATIENCE_S, TINY_FLEET, join, serving, wait_until
 
 CLIENTS = 32
+FEATURE = (3, 4, 5)
+# Every codec, with a range of each image and with a static one, few bits and many: a bundle, and a split, of each.
 CODECS = [
-    {"name": "jpeg", "bits": 8, "quality": 20},
-    {"name": "png", "bits": 4, "quality": 20},
-    {"name": "raw", "bits": 8, "quality": 20},
-    {"name": "raw", "bits": 3, "quality": 20},
+    {"name": name, "bits": (8, 4, 3)[number % 3], "quality": 20, "range": value_range}
+    for number, name in enumerate(CODEC_NAMES)
+    for value_range in ("image", "static")
 ]
+# Of these bundles each client uses some.
+BUNDLES_OF_A_CLIENT = 4
 
 
 class Linear(Runner):
@@ -60,15 +65,16 @@ def check_clients(server, bundles, requests):
     def work(seed):
         random = np.random.RandomState(seed)
         done = 0
+        mine = [bundles[(seed + 5 * turn) % len(bundles)] for turn in range(BUNDLES_OF_A_CLIENT)]
         try:
             with contextlib.ExitStack() as stack:
                 clients = [
                     stack.enter_context(SplitClient(bundle, *server.address, timeout_s=PATIENCE_S))
-                    for bundle in bundles
+                    for bundle in mine
                 ]
                 for _ in range(requests):
-                    number = random.randint(len(bundles))
-                    bundle = bundles[number]
+                    number = random.randint(len(mine))
+                    bundle = mine[number]
                     payload = bundle.codec.encode(random.normal(size=bundle.feature_shape).astype(np.float32))
                     wanted = bundle.codec.decode(payload).reshape(-1) @ weight_of(bundle)
                     top_k = random.choice([0, 2])
@@ -96,10 +102,16 @@ def check_clients(server, bundles, requests):
 @pytest.fixture
 def bundles(fake_bundle):
     made = []
+    features = np.random.RandomState(0).normal(size=(12,) + FEATURE).astype(np.float32)
     for index, codec in enumerate(CODECS):
         bundle = Bundle.load(
             fake_bundle(
-                "net{}".format(index), index=index + 1, codec=codec, classes=list("abcdefg"), feature=(3, 4, 5)
+                "net{}".format(index),
+                index=index + 1,
+                codec=codec,
+                tables=calibrated_tables(codec, FEATURE, features),
+                classes=list("abcdefg"),
+                feature=FEATURE,
             )
         )
         bundle.manifest["files"]["tail.onnx"]["sha256"] = str(index) * 64  # a graph of its own

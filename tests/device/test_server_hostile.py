@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bottlekit.device import errors
-from bottlekit.device.bundle import Bundle, fleet_from_path
+from bottlekit.device.bundle import Bundle
 from bottlekit.device.client import SplitClient
 from bottlekit.device.pipeline import local_split_from_bundle
 from bottlekit.device.runners import Runner, TensorInfo
@@ -24,18 +24,13 @@ from bottlekit.device.wire.framing import frame_from_message
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from raw_client import HELLO, frame, message, raw_connection, receive_frame, reply, wait_for_the_end
-from servers import PATIENCE_S, TINY_FLEET, in_a_thread, join, serving, wait_until
+from servers import PATIENCE_S, in_a_thread, join, serving, wait_until
 
 IMAGE = np.random.RandomState(5).normal(size=(1, 3, 8, 8)).astype(np.float32)
 # Who is ended here is ended for what was sent. Where it is for being slow, a test says how slow.
 PATIENT = ServerLimits(
     image_bytes=4096, hello_s=PATIENCE_S, idle_s=PATIENCE_S, frame_s=PATIENCE_S, drain_s=PATIENCE_S
 )
-
-
-@pytest.fixture(scope="module")
-def fleet():
-    return fleet_from_path(TINY_FLEET)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +18,6 @@ import grpc
 import numpy as np
 import pytest
 
-from bottlekit.cli import common
-from bottlekit.cli.main import app
 from bottlekit.device.adaptive.client import AdaptiveClient
 from bottlekit.device.adaptive.options import MOBILE_ONLY, options_from_profile
 from bottlekit.device.bundle import fleet_from_path
@@ -448,12 +446,8 @@ def test_addresses() -> None:
         (["--triton-tls", "pki"], "--triton-tls does nothing without --triton"),
     ],
 )
-def test_bad_options_are_refused(
-    options: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["bottlekit", "serve", str(FLEET), "--port", "0", *options])
-    assert common.run(app) == 2
-    assert words in capsys.readouterr().err
+def test_bad_options_are_refused(options: list[str], words: str, run: Callable[..., str]) -> None:
+    assert words in run("serve", FLEET, "--port", 0, *options, code=2)
 
 
 def test_without_grpc_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

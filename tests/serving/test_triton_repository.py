@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 
 from bottlekit.build.agent_pack import pack_agent
-from bottlekit.cli import common
-from bottlekit.cli.main import app
 from bottlekit.device.bundle import Bundle, fleet_from_path
 from bottlekit.device.engine import Engine, sidecar_document, sidecar_path
 from bottlekit.device.files import sha256_of_file, write_json
@@ -25,21 +23,6 @@ from bottlekit.serving.triton_repository import RepositoryOptions, ensemble_name
 
 FLEET = Path(__file__).parents[1] / "data" / "tiny_fleet"
 Run = Callable[..., str]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A verb in this process: what it printed, or with `code` other than 0 the one line of its error."""
-
-    def run_verb(*arguments: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["bottlekit", *map(str, arguments)])
-        monkeypatch.setattr(common, "_quiet", False)
-        capsys.readouterr()
-        assert common.run(app) == code
-        out, err = capsys.readouterr()
-        return out if code == 0 else err.strip()
-
-    return run_verb
 
 
 def bundles() -> list[Bundle]:
