@@ -4,12 +4,15 @@ python benchmarks/schedules.py [--runs 15] [--mbps 40] [--network resnet18]
 
 The network is profiled here, by groups; schedules of up to five switches are priced with that profile and the link,
 and then run by a client in this process and a server in another, through a relay that lets so many bits a second
-pass in each direction. One line in results/schedules.jsonl, with every sample.
+pass in each direction. The link's round trip is measured before: what a schedule that sends next to nothing, the
+last layer's input, takes beyond its layers and its bytes. Each schedule is predicted with it (half of it a switch)
+and, to show what it is worth, without. One line in results/schedules.jsonl, with every sample.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -32,7 +35,14 @@ from bottlekit.device.segments.source import Span
 from bottlekit.device.segments.traveller import Traveller
 from bottlekit.models.backbones import backbone_from_name
 from bottlekit.planning.layers import problem_from_layers
-from bottlekit.planning.schedule import Bounds, groups_from_machines, schedule_from_groups, schedule_from_problem
+from bottlekit.planning.schedule import (
+    Bounds,
+    Schedule,
+    groups_from_machines,
+    schedule_from_groups,
+    schedule_from_problem,
+)
+from bottlekit.planning.schedule.costs import MACHINES
 from bottlekit.specs import LinkSpec
 
 SIZE = 64
@@ -73,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "classifier.onnx"
         exported(options.network, path)
-        profile = layers_from_classifier(path, sample=False, samples=5, threads=1)
+        profile = layers_from_classifier(path, sample=False, samples=15, threads=1)
         problem, _ = problem_from_layers(profile, profile, link, "latency", Bounds(), device_power_mw=1000.0)
         words = ["serve-layers", str(path), "--port", "0", "--threads", "1", "--json", "-q"]
         server = subprocess.Popen([sys.executable, "-m", "bottlekit", *words], stdout=subprocess.PIPE, text=True)
@@ -81,24 +91,34 @@ def main() -> None:
         with server:
             rate = Rate([(0.0, options.mbps)])
             relay = Pacer(("127.0.0.1", json.loads(server.stdout.readline())["port"]), rate, rate)
-            chosen = [schedule_from_groups(problem, groups_of(machines)) for machines in placements(problem.count)]
-            chosen.append(schedule_from_problem(problem))
+            least = schedule_from_groups(problem, groups_of([0] * (problem.count - 1) + [1]))
+            rtt_ms = beyond(least, executed(least, path, profile, relay.address, 4 * options.runs))
+            timed = dataclasses.replace(problem, link=dataclasses.replace(link, rtt_ms=rtt_ms))
+            chosen = [schedule_from_groups(timed, groups_of(machines)) for machines in placements(problem.count)]
+            chosen.append(schedule_from_problem(timed))
             rows = [executed(schedule, path, profile, relay.address, options.runs) for schedule in chosen]
+            for row, schedule in zip(rows, chosen, strict=True):
+                groups = [(MACHINES.index(machine), first, last) for machine, first, last in schedule.runs]
+                plain = schedule_from_groups(problem, groups).latency_ms
+                row["error_without_rtt"] = plain / row["median_ms"] - 1.0
             server.terminate()
     for row in rows:
         print(
             f"{row['switches']} switches: predicted {row['predicted_ms']:7.2f} ms, "
-            f"median {row['median_ms']:7.2f} ms, error {100 * row['error']:+.1f} %"
+            f"median {row['median_ms']:7.2f} ms, error {100 * row['error']:+.1f} %, "
+            f"without the round trip {100 * row['error_without_rtt']:+.1f} %"
         )
     errors = [abs(row["error"]) for row in rows]
     result = {
         "network": options.network,
         "input_size": SIZE,
         "mbps": options.mbps,
+        "rtt_ms": rtt_ms,
         "load_average": os.getloadavg(),
         "schedules": rows,
         "median_absolute_error": float(np.median(errors)),
         "largest_absolute_error": max(errors),
+        "median_absolute_error_without_rtt": float(np.median([abs(row["error_without_rtt"]) for row in rows])),
     }
     print(f"wrote {record('a schedule takes what was predicted', result, threads=1)}")
 
@@ -108,8 +128,14 @@ def groups_of(machines: list[int]) -> list[tuple[int, int, int]]:
     return list(groups_from_machines(machines))
 
 
+def beyond(schedule: Schedule, row: dict[str, Any]) -> float:
+    """What the server's one segment took beyond its layers and its bytes, in ms: a round trip."""
+    segment, sent = schedule.segments[-1], sum(transfer.ms for transfer in schedule.transfers)
+    return max(0.0, float(row["steps_ms"][-1]) - segment.ms - sent)
+
+
 def executed(
-    schedule: Any, path: Path, profile: dict[str, Any], address: tuple[str, int], runs: int
+    schedule: Schedule, path: Path, profile: dict[str, Any], address: tuple[str, int], runs: int
 ) -> dict[str, Any]:
     """Run a schedule some times, the first one not counted."""
     steps = [Step(machine, Span(first, last)) for machine, first, last in schedule.runs]
@@ -127,6 +153,7 @@ def executed(
         "predicted_ms": schedule.latency_ms,
         "terms_ms": schedule.terms_ms,
         "median_ms": median,
+        "steps_ms": np.median([[step.ms for step in journey.steps] for journey in journeys], axis=0).tolist(),
         "error": schedule.latency_ms / median - 1.0,
         "bytes": [journeys[-1].sent_bytes, journeys[-1].received_bytes],
         "samples_ms": [round(value, 3) for value in samples],
