@@ -97,7 +97,8 @@ def segmented_from_file(path: Path) -> SegmentedGraph:
     import onnx
 
     try:
-        model = onnx.load_model(str(path))
+        # By its suffix ONNX would take a file for another format than its own.
+        model = onnx.load_model(str(path), format="protobuf")
     # protobuf's DecodeError is no ValueError; whatever a damaged file raises, it is no graph.
     except Exception as error:
         raise BundleError(f"{path} cannot be read as ONNX: {error}") from None

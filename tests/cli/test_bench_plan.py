@@ -197,6 +197,8 @@ def test_plan_changes_one_link_or_takes_one_of_your_own(bottlekit: Any) -> None:
         (["--uplink-mbps", "8"], 2, "a link of your own needs --alpha, --beta as well"),
         (["--link", "3g", "--uplink-mbps", "0"], 2, "--uplink-mbps must be a positive number"),
         (["--link", "3g", "--uplink-mbps", "nan"], 2, "--uplink-mbps must be a positive number"),
+        (["--link", "3g", "--uplink-mbps", "-5"], 2, "--uplink-mbps must be a positive number"),
+        (["--link", "3g", "--downlink-mbps", "-5"], 2, "--downlink-mbps must be a positive number"),
         (["--link", "3g", "--rtt-ms", "-1"], 2, "rtt_ms must be 0 or more"),
         (["--link", "5g-mmwave"], 2, "needs --uplink-mbps as well"),
         (["--link", "5g-mmwave", "--uplink-mbps", "9", "--radio-tail"], 2, "tail of the radio"),

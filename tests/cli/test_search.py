@@ -83,6 +83,54 @@ def test_a_search_ends_in_a_fleet(search: Search, tmp_path: Path, monkeypatch: p
     assert "exporting" not in err
 
 
+@pytest.mark.slow
+def test_a_fast_search_finds_the_widths_of_a_linear_one_with_fewer_trainings(
+    search: Search, tmp_path: Path, shades: Path
+) -> None:
+    from bottlekit.training.data import dataset_from_name
+    from bottlekit.training.recipe import Recipe
+    from bottlekit.training.train import train_backbone
+
+    # A network that knows its images: then some widths are accurate enough early, and the widths mean something.
+    recipe = Recipe(epochs=6, batch_size=8, learning_rate=0.05)
+    (tmp_path / "net.safetensors").unlink()
+    data = dataset_from_name("folder", shades, 32)
+    train_backbone(tmp_path / "net.safetensors", "cifar_resnet8", data, recipe, quiet=True)
+    words = (
+        "--splits",
+        "rb1,rb2,rb3",
+        "--channels",
+        "1,2,4",
+        "--unit",
+        "butterfly",
+        "--epochs",
+        "8",
+        "--lr",
+        "0.05",
+    )
+    words += ("--batch-size", "8", "--max-accuracy-drop", "0.1", "--json")
+    found = {}
+    for mode in ("linear", "fast"):
+        code, out, err = search(*words, *(["--fast"] if mode == "fast" else []), "-o", mode)
+        assert code == 0, err
+        found[mode] = json.loads(out)
+    linear, fast = found["linear"], found["fast"]
+    widths = [
+        [
+            None if one["found"] is None else (one["found"]["channels"], one["found"]["spatial"])
+            for one in way["splits"]
+        ]
+        for way in (linear, fast)
+    ]
+    assert widths[0] == widths[1]
+    assert any(widths[0])
+    # What it says it saved is what it saved: as many whole trainings, counted by their epochs.
+    trained = [json.loads(path.read_text()) for path in (tmp_path / "fast/trainings").glob("*.json")]
+    assert fast["trainings_spent"] == sum(one["trial"]["epochs"] for one in trained) / 8
+    assert fast["trainings_of_linear_search"] == linear["trainings_spent"]
+    assert fast["trainings_saved"] == linear["trainings_spent"] - fast["trainings_spent"] > 0
+
+
 def test_what_nothing_meets_says_the_best(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hopeless(job: Any, source: Path, start: Path | None, output: Path, quiet: bool) -> dict[str, Any]:
         output.parent.mkdir(exist_ok=True)
