@@ -96,19 +96,8 @@ def test_a_fast_search_finds_the_widths_of_a_linear_one_with_fewer_trainings(
     (tmp_path / "net.safetensors").unlink()
     data = dataset_from_name("folder", shades, 32)
     train_backbone(tmp_path / "net.safetensors", "cifar_resnet8", data, recipe, quiet=True)
-    words = (
-        "--splits",
-        "rb1,rb2,rb3",
-        "--channels",
-        "1,2,4",
-        "--unit",
-        "butterfly",
-        "--epochs",
-        "8",
-        "--lr",
-        "0.05",
-    )
-    words += ("--batch-size", "8", "--max-accuracy-drop", "0.1", "--json")
+    words = ["--splits", "rb1,rb2,rb3", "--channels", "1,2,4", "--unit", "butterfly", "--epochs", "8", "--json"]
+    words += ["--lr", "0.05", "--batch-size", "8", "--max-accuracy-drop", "0.1"]
     found = {}
     for mode in ("linear", "fast"):
         code, out, err = search(*words, *(["--fast"] if mode == "fast" else []), "-o", mode)
