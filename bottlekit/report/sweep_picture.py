@@ -22,6 +22,7 @@ def sweep_picture(sweep: Values) -> Picture:
     """The picture of a sweep.json. ReportError if it has fewer than two bandwidths or loads: that is no area."""
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     uplinks, loads = sweep["uplinks_mbps"], sweep["server_loads"]
     if len(uplinks) < 2 or len(loads) < 2:
@@ -37,7 +38,22 @@ def sweep_picture(sweep: Values) -> Picture:
         axes.set_xscale("log")
         axes.set_yscale("log")
         shades = ListedColormap(colours)
-        axes.pcolormesh(uplinks, loads, numbers, cmap=shades, vmin=-0.5, vmax=len(names) - 0.5, shading="nearest")
+        # Cells with edges of their own colour: without, the page shines through between them.
+        axes.pcolormesh(
+            uplinks,
+            loads,
+            numbers,
+            cmap=shades,
+            vmin=-0.5,
+            vmax=len(names) - 0.5,
+            shading="nearest",
+            edgecolors="face",
+            linewidth=0.5,
+        )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("uplink, Mbit/s")
         axes.set_ylabel("load of the server (times as long)")
         axes.set_title(f"best by {sweep['objective']}, radio of {sweep['link']} (modelled)")
