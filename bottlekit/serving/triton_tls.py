@@ -61,6 +61,9 @@ def why_not_connected(words: str, tls: TritonTls | None) -> str:
         return "its certificate holds another name than the one that --triton asks it by"
     if "WRONG_VERSION_NUMBER" in words:
         return "it does not speak TLS; start it with --grpc-use-ssl, or ask it by grpc://"
+    unreachable = re.search(r"Failed to connect to remote host: (.+)", words)
+    if unreachable:
+        return f"nothing answers there ({unreachable[1]})"
     if re.search(r"(backends failing|to all addresses).*Socket closed", words):
         if tls is None:
             return "it ends every connection; if it speaks TLS, ask it by grpcs://"

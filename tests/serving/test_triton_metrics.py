@@ -130,7 +130,7 @@ def test_the_live_view_has_a_row_for_every_server() -> None:
         assert re.search(rf"{place} +│ (well, \d models|LOST: .+?) +│ 0 +│ 1\.5 +│ \d+\.\d\d +│ 1 +│ 3 ", text), (
             text
         )
-        assert re.search(r"127\.0\.0\.1:1 +│ LOST: UNAVAILABLE.*│ 0 +│ 0\.0 +│ - +│ 0 +│ 0 ", text), text
+        assert re.search(r"127\.0\.0\.1:1 +│ LOST: nothing answers.*│ 0 +│ 0\.0 +│ - +│ 0 +│ 0 ", text), text
         assert place.replace("\\", "") in shown(now, None)
 
 

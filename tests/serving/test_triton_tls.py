@@ -235,10 +235,24 @@ def test_a_key_of_another_certificate_is_refused(pki: Pki, tmp_path: Path) -> No
         tls_from_folder(folder)
 
 
-def test_words_that_are_clear_stay_as_they_are() -> None:
-    words = (
-        "UNAVAILABLE: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused"
-    )
-    assert why_not_connected(words, None) == "UNAVAILABLE: ipv4:127.0.0.1:1: Connection refused"
-    assert why_not_connected("NOT_FOUND: other words", None) == "NOT_FOUND: other words"
-    assert "it does not speak TLS" in why_not_connected("Ssl handshake failed: WRONG_VERSION_NUMBER: OK", None)
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "UNAVAILABLE: failed to connect to all addresses; last error: UNKNOWN: 127.0.0.1:1: Failed to connect "
+            "to remote host: Connection refused",
+            "nothing answers there (Connection refused)",
+        ),
+        (
+            "UNAVAILABLE: connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:1: other words",
+            "UNAVAILABLE: ipv4:127.0.0.1:1: other words",
+        ),
+        ("NOT_FOUND: other words", "NOT_FOUND: other words"),
+        (
+            "UNAVAILABLE: last error: Ssl handshake failed: WRONG_VERSION_NUMBER: OK",
+            "it does not speak TLS; start it with --grpc-use-ssl, or ask it by grpc://",
+        ),
+    ],
+)
+def test_what_grpc_says_in_an_operators_words(words: str, told: str) -> None:
+    assert why_not_connected(words, None) == told
