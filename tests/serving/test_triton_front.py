@@ -87,12 +87,6 @@ def two_tritons() -> Iterator[Two]:
         yield Two(one, two, server, lines, first, first_server)
 
 
-@pytest.fixture(autouse=True)
-def patient_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is busy with other tests must not make a server look dead."""
-    monkeypatch.setattr("bottlekit.serving.triton_connection.HEALTH_TIMEOUT_S", 120.0)
-
-
 def client(server: ForwardingServer, number: int = 0, **options: Any) -> SplitClient:
     return SplitClient(server.bundles[number], *server.address, **{"timeout_s": 60.0, **options})
 
