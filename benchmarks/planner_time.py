@@ -25,6 +25,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import networkx
@@ -49,7 +50,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests/planning/schedule"))
 
 from schedule_milp import optimum
 
-CLAIM = "a schedule of 1,000 layers is planned in under 1 s, whatever the bounds"
+CLAIM = "a schedule of 1,000 layers is planned in under 1 s with any number of bounds"
+CLAIMED_LAYERS, CLAIMED_MS = 1_000, 1_000.0
 SIZES = (20, 50, 100, 200, 500, 1_000, 2_000)
 LARGEST_FOR_NETWORKX = 500
 LARGEST_FOR_MILP = 50
@@ -147,34 +149,40 @@ def timed(planner: Callable[[], object], samples_ms: list[float]) -> None:
     samples_ms.append((time.process_time() - started) * 1e3)
 
 
+def measure(count: int, seed: int, rounds: int, samples: dict[str, dict[str, list[float]]]) -> None:
+    """Compare the planners on one network, and add the time of each to its samples by number of layers."""
+    asked = problems(count, seed)
+    planners: dict[str, Callable[[], object]] = {name: partial(planned, problem) for name, problem in asked.items()}
+    impossible = {name for name, problem in asked.items() if planned(problem) is None}
+    assert impossible == {"impossible", "impossible, residual"}, impossible
+    plain = asked["unbounded"]
+    best: Schedule = schedule_from_problem(plain)
+    if count <= LARGEST_FOR_NETWORKX:
+        assert abs(by_networkx(plain) / best.latency_ms - 1.0) < 1e-9
+        planners["networkx"] = partial(by_networkx, plain)
+    if count <= LARGEST_FOR_MILP:
+        assert abs((optimum(plain) or 0.0) / best.latency_ms - 1.0) < 1e-6
+        planners["milp"] = partial(optimum, plain)
+    for _ in range(rounds):
+        for name, planner in planners.items():
+            timed(planner, samples.setdefault(name, {}).setdefault(str(count), []))
+
+
 def main() -> None:
     """Compare, measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is timed, in turns")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each is timed, in turns")
+    parser.add_argument("--seeds", type=int, default=5, help="so many random networks of each size")
     parser.add_argument("--most-layers", type=int, default=SIZES[-1])
     options = parser.parse_args()
 
     samples: dict[str, dict[str, list[float]]] = {}
     for count in (size for size in SIZES if size <= options.most_layers):
-        asked = problems(count, seed=0)
-        planners: dict[str, Callable[[], object]] = {
-            name: lambda problem=problem: planned(problem) for name, problem in asked.items()
-        }
-        impossible = {name for name, problem in asked.items() if planned(problem) is None}
-        assert impossible == {"impossible", "impossible, residual"}, impossible
-        plain = asked["unbounded"]
-        best: Schedule = schedule_from_problem(plain)
-        if count <= LARGEST_FOR_NETWORKX:
-            assert abs(by_networkx(plain) / best.latency_ms - 1.0) < 1e-9
-            planners["networkx"] = lambda plain=plain: by_networkx(plain)
-        if count <= LARGEST_FOR_MILP:
-            assert abs((optimum(plain) or 0.0) / best.latency_ms - 1.0) < 1e-6
-            planners["milp"] = lambda plain=plain: optimum(plain)
-        for _ in range(options.rounds):
-            for name, planner in planners.items():
-                timed(planner, samples.setdefault(name, {}).setdefault(str(count), []))
-        medians = {name: statistics.median(samples[name][str(count)]) for name in planners}
-        print(f"{count:5} layers: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in medians.items()), flush=True)
+        for seed in range(options.seeds):
+            measure(count, seed, options.rounds, samples)
+        taken = {name: sizes[str(count)] for name, sizes in samples.items() if str(count) in sizes}
+        words = (f"{name} {statistics.median(ms):.1f} ({max(ms):.1f})" for name, ms in taken.items())
+        print(f"{count:5} layers, median (worst) in ms: {', '.join(words)}", flush=True)
 
     medians_ms = {
         name: {size: statistics.median(taken) for size, taken in sizes.items()} for name, sizes in samples.items()
@@ -186,7 +194,10 @@ def main() -> None:
             logs = np.log(np.array(large))
             growth[name] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
     print("exponent of n, from 100 layers on: " + ", ".join(f"{name} {at:.2f}" for name, at in growth.items()))
-    figures = {"medians_ms": medians_ms, "growth_exponent": growth, "samples_ms": samples}
+    claimed = {name: sizes[str(CLAIMED_LAYERS)] for name, sizes in samples.items() if str(CLAIMED_LAYERS) in sizes}
+    missed = {name: max(ms) for name, ms in claimed.items() if max(ms) >= CLAIMED_MS}
+    print(f"{CLAIMED_LAYERS} layers above {CLAIMED_MS:g} ms: {missed or 'none'}")
+    figures = {"medians_ms": medians_ms, "missed_ms": missed, "growth_exponent": growth, "samples_ms": samples}
     print(f"recorded in {record(CLAIM, figures)}")
 
 

@@ -5,7 +5,7 @@
 
 The prices (Lagrange's) give a lower bound, and every schedule that is seen on the way an upper one. What cannot
 lie between the two is never looked at, so the label-setting begins close to the lower bound and goes higher only as
-long as it finds nothing.
+long as it finds nothing; where many labels are to be expected, from both ends.
 
 The paper writes the same as an integer linear programme (sections 3.3 and 3.4). Among schedules that cost the same,
 the one that is better by the other objective is taken.
@@ -28,18 +28,24 @@ from bottlekit.planning.schedule.costs import (
     GroupCosts,
     group_costs_from_problem,
 )
-from bottlekit.planning.schedule.labels import Search, best_within_bounds
+from bottlekit.planning.schedule.labels import Search
+from bottlekit.planning.schedule.meeting import best_within_bounds
 from bottlekit.planning.schedule.multipliers import Relaxation, relaxation, within
 from bottlekit.planning.schedule.paths import Path, path_to_end, resources_to_go
 from bottlekit.planning.schedule.problem import BOUND_OPTIONS, ScheduleProblem, Table
 from bottlekit.planning.schedule.schedule import Schedule, schedule_from_groups
 from bottlekit.planning.schedule.shortest import Steps, ToGo
 from bottlekit.planning.schedule.states import states_from_problem
+from bottlekit.planning.schedule.tails import Ahead, ahead_from_search
 
 # How far above the lower bound the optimum is looked for, in turns, as a fraction of it; then without limit.
-GAPS = (1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2, 1e-1, float("inf"))
+GAPS = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2, 1e-1, float("inf"))
 # Up to which of them nobody asks whether two bounds can be kept together: asking is a search of its own.
-WITHOUT_DOUBT = 4e-3
+WITHOUT_DOUBT = 5e-3
+# Where so many labels are to be expected, the search is from both ends. Their number grows with the distance to the
+# lower bound, to a power of about three. With one bound a label takes a fraction of the time.
+MANY_LABELS = 35_000
+MANY_WITH_ONE_BOUND = 140_000
 # What a schedule is allowed to cost more than the least if that makes it better by the other objective.
 TIE = 1e-9
 UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "cloud_ms": "ms of cloud time"}
@@ -183,6 +189,9 @@ class _Solver:
             reduced=self.steps.reduced_costs(price.weights, price.to_go) + price.constant,
         )
         in_doubt = best is None and len(compared) > 1
+        many = MANY_LABELS if len(compared) > 1 else MANY_WITH_ONE_BOUND
+        ahead: Ahead | None = None
+        labels, before = 0, np.inf
         for gap in GAPS:
             if in_doubt and gap > WITHOUT_DOUBT:
                 # Two bounds that can be kept one by one, and no schedule so far: is there any that keeps both?
@@ -196,13 +205,16 @@ class _Solver:
             limit = lower + gap * max(abs(lower), 1e-9)
             if limit + 0.3 * (limit - lower) >= upper:
                 limit = upper
-            found = best_within_bounds(search, limit)
+            if ahead is None and labels * ((limit - lower) / (before - lower)) ** 3 > many:
+                ahead = ahead_from_search(search)
+            found = best_within_bounds(search, limit, ahead)
             if found.path is not None:
                 return found.path
             if limit >= upper:
                 break
             upper = min(upper, found.known)
             in_doubt = in_doubt and found.known == np.inf
+            labels, before = found.labels, limit
         return best
 
     def _completed(self, to_go: ToGo) -> Table:

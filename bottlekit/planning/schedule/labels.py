@@ -19,7 +19,6 @@ import numpy as np
 from bottlekit.planning.schedule.costs import CLOUD, MOBILE, GroupCosts, Ints, Vector
 from bottlekit.planning.schedule.multipliers import Price, within
 from bottlekit.planning.schedule.pareto import pareto_rows
-from bottlekit.planning.schedule.paths import Path
 from bottlekit.planning.schedule.problem import Table
 from bottlekit.planning.schedule.shortest import Steps
 
@@ -44,17 +43,8 @@ class Search:
     reduced: Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """`path`: the least objective up to `upper`, None if there is none. `known`: of any schedule that was seen."""
-
-    path: Path | None
-    known: float
-    labels: int
-
-
-class _Labels:
-    """All labels ever kept, for the way back, and those that wait at the states."""
+class Labels:
+    """All labels ever kept, for the way back, and those that wait at the states; visited boundary by boundary."""
 
     def __init__(self, search: Search, upper: float) -> None:
         self.search, self.upper, self.known = search, upper, float("inf")
@@ -75,14 +65,66 @@ class _Labels:
         self.limits = np.array(
             [np.inf] * len(search.prices) + [most + within(most) for most in search.most.values()]
         )
+        self._arriving = _steps_of_use(search, upper)
+        # For each machine and boundary the labels that may take a far step there, what they lack already sent.
+        self._entered: tuple[list[tuple[Table, Ints] | None], ...] = ([], [])
+        # How many labels stayed at the boundary that was visited last.
+        self.size = 0
         self._lower(upper)
 
     def _lower(self, upper: float) -> None:
         self.upper = upper
         self.limits[: len(self.search.prices)] = upper + within(upper)
 
-    def take(self, number: int, arrived: list[tuple[Table, Ints]]) -> tuple[Table, Ints]:
-        """The labels that reached state `number`, only the best of use; they get their numbers now."""
+    def visit(self, boundary: int) -> None:
+        """Take in what arrived at a boundary's states, and send it on."""
+        steps, self.size = self.search.steps, 0
+        entering: tuple[list[tuple[Table, Ints]], ...] = ([], [])
+        for number in steps.states.at[boundary]:
+            values, numbers = self.arrived(number) if number else (np.zeros((1, 3)), np.zeros(1, dtype=np.intp))
+            self.size += len(values)
+            if not len(values):
+                continue
+            for worker in (MOBILE, CLOUD):
+                sending = steps.far(number, worker)
+                if sending is not None:
+                    entering[worker].append((values + sending, numbers))
+            for step in steps.near_steps(number):
+                if not steps.impossible[steps.first_near + step]:
+                    self.waiting[steps.near_target[step]].append((values + steps.near_costs[step], numbers))
+        for worker in (MOBILE, CLOUD):
+            self._entered[worker].append(self._together(entering[worker]))
+
+    def arrived(self, number: int) -> tuple[Table, Ints]:
+        """The labels that reach a state from the boundaries that were visited: values (m, 3), and their numbers."""
+        state = self.search.steps.states.all[number]
+        machine, boundary = state.machine, state.boundary
+        far = []
+        if number == self.search.steps.states.settled[machine][boundary]:
+            groups, entered = self.search.steps.groups, self._entered[machine]
+            far = _far_labels(entered, self._arriving[machine][boundary], groups, machine, boundary)
+        return self._take(number, far)
+
+    def _together(self, entering: list[tuple[Table, Ints]]) -> tuple[Table, Ints] | None:
+        if len(entering) < 2:
+            return entering[0] if entering else None
+        values = np.concatenate([one for one, _ in entering])
+        numbers = np.concatenate([one for _, one in entering])
+        rows = pareto(self.search, values)
+        return values[rows], numbers[rows]
+
+    def way(self, number: int) -> tuple[tuple[int, int, int], ...]:
+        """The groups of a label: (machine, first layer, last layer)."""
+        parents, where = np.concatenate(self.parent), np.concatenate(self.state)
+        states, groups = self.search.steps.states.all, []
+        while parents[number] >= 0:
+            state, before = states[where[number]], states[where[parents[number]]]
+            groups.append((state.machine, before.boundary, state.boundary - 1))
+            number = int(parents[number])
+        return tuple(reversed(groups))
+
+    def _take(self, number: int, arrived: list[tuple[Table, Ints]]) -> tuple[Table, Ints]:
+        """The labels that reached state `number`, only those of use; they get their numbers now."""
         arrived = [*arrived, *self.waiting[number]]
         self.waiting[number] = []
         if not arrived:
@@ -93,7 +135,7 @@ class _Labels:
         if not len(values):
             return values, np.zeros(0, dtype=np.intp)
         parents = np.concatenate([one for _, one in arrived])[useful]
-        rows = self.pareto(values)
+        rows = pareto(self.search, values)
         values, parents = values[rows], parents[rows]
         self._complete(values, number)
         self.parent.append(parents)
@@ -101,13 +143,6 @@ class _Labels:
         numbers = np.arange(self.kept, self.kept + len(rows))
         self.kept += len(rows)
         return values, numbers
-
-    def pareto(self, values: Table) -> Ints:
-        """The rows that nothing undercuts in the objective and all bounded resources."""
-        search = self.search
-        if len(values) == 1:
-            return np.zeros(1, dtype=np.intp)
-        return pareto_rows(np.column_stack([values @ search.weights, values[:, search.compared]]))
 
     def _complete(self, values: Table, number: int) -> None:
         """Lower `upper` to the best of these labels with a known way to the end that keeps the bounds."""
@@ -123,64 +158,19 @@ class _Labels:
                 self._lower(best)
 
 
-def best_within_bounds(search: Search, upper: float) -> Found:
-    """The schedule within the bounds whose objective is the least, of those up to `upper`. Exact."""
-    steps, labels = search.steps, _Labels(search, upper)
-    states, groups, count = steps.states, steps.groups, steps.count
-    arriving = _steps_of_use(search, upper)
-    # For each machine and boundary the labels that may take a far step there, what they lack already sent.
-    entered: tuple[list[tuple[Table, Ints] | None], ...] = ([], [])
-    best: tuple[float, int, Vector] | None = None
-    for boundary in range(count + 1):
-        entering: tuple[list[tuple[Table, Ints]], ...] = ([], [])
-        for number in states.at[boundary]:
-            if not number:
-                values, numbers = np.zeros((1, 3)), np.zeros(1, dtype=np.intp)
-            else:
-                machine = states.all[number].machine
-                far = (
-                    _far_labels(entered[machine], arriving[machine][boundary], groups, machine, boundary)
-                    if number == states.settled[machine][boundary]
-                    else []
-                )
-                values, numbers = labels.take(number, far)
-            if not len(values):
-                continue
-            for worker in (MOBILE, CLOUD):
-                sending = steps.far(number, worker)
-                if sending is not None:
-                    entering[worker].append((values + sending, numbers))
-            for step in steps.near_steps(number):
-                if not steps.impossible[steps.first_near + step]:
-                    labels.waiting[steps.near_target[step]].append((values + steps.near_costs[step], numbers))
-            if boundary == count:
-                ended = values + steps.sendings[steps.first_end + number]
-                objective = ended @ search.weights
-                row = int(objective.argmin())
-                # A price lets through what costs more than `upper` and leaves much of a bound.
-                above = objective[row] > labels.upper + within(labels.upper)
-                if not above and (best is None or objective[row] < best[0]):
-                    best = (float(objective[row]), int(numbers[row]), ended[row])
-        for worker in (MOBILE, CLOUD):
-            entered[worker].append(_together(labels, entering[worker]))
-    path = None if best is None else Path(_way(steps, labels, best[1]), best[2])
-    return Found(path, labels.known, labels.kept)
-
-
-def _together(labels: _Labels, entering: list[tuple[Table, Ints]]) -> tuple[Table, Ints] | None:
-    if len(entering) < 2:
-        return entering[0] if entering else None
-    values = np.concatenate([one for one, _ in entering])
-    numbers = np.concatenate([one for _, one in entering])
-    rows = labels.pareto(values)
-    return values[rows], numbers[rows]
+def pareto(search: Search, values: Table) -> Ints:
+    """The rows that nothing undercuts in the objective and all bounded resources."""
+    if len(values) == 1:
+        return np.zeros(1, dtype=np.intp)
+    return pareto_rows(np.column_stack([values @ search.weights, values[:, search.compared]]))
 
 
 def _far_labels(
     entered: Sequence[tuple[Table, Ints] | None], firsts: Ints, groups: GroupCosts, machine: int, boundary: int
 ) -> list[tuple[Table, Ints]]:
     """The labels that far steps bring to a boundary, from the boundaries `firsts`."""
-    found = [(first, labels) for first in firsts.tolist() if (labels := entered[first]) is not None]
+    begun = firsts[firsts < len(entered)].tolist()
+    found = [(first, labels) for first in begun if (labels := entered[first]) is not None]
     if not found:
         return []
     costs = groups.of(machine, np.array([first for first, _ in found]), boundary - 1).T
@@ -198,13 +188,3 @@ def _steps_of_use(search: Search, upper: float) -> tuple[list[Ints], list[Ints]]
         ends = np.searchsorted(last[order], np.arange(search.steps.count + 1))
         result.append([np.zeros(0, dtype=np.intp), *np.split(first[order], ends[1:])[: search.steps.count]])
     return result[MOBILE], result[CLOUD]
-
-
-def _way(steps: Steps, labels: _Labels, number: int) -> tuple[tuple[int, int, int], ...]:
-    parents, where = np.concatenate(labels.parent), np.concatenate(labels.state)
-    states, groups = steps.states.all, []
-    while parents[number] >= 0:
-        state, before = states[where[number]], states[where[parents[number]]]
-        groups.append((state.machine, before.boundary, state.boundary - 1))
-        number = int(parents[number])
-    return tuple(reversed(groups))

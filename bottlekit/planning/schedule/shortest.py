@@ -29,6 +29,18 @@ class ToGo:
     sending: Sequence[int]
 
 
+@dataclasses.dataclass(frozen=True)
+class FromStart:
+    """The least cost from the start.
+
+    `cost` (states,): to be in a state before boundary n. `entering` (2, n): to be at a boundary with all that a
+    machine needs for a far step from there.
+    """
+
+    cost: Vector
+    entering: Table
+
+
 class Steps:
     """The states and steps of a problem as arrays, to be walked again and again with other weights.
 
@@ -65,6 +77,10 @@ class Steps:
     def near_steps(self, number: int) -> range:
         """The near steps that begin in a state, by number."""
         return range(self.near_begin[number], self.near_begin[number + 1])
+
+    def near_machine(self, step: int) -> int:
+        """Who works in a near step."""
+        return self._near[step][0]
 
     def far(self, number: int, machine: int) -> Vector | None:
         """What is sent before a far step of state `number`; None if the work may not move."""
@@ -107,8 +123,8 @@ class Steps:
     def reduced_costs(self, weights: Sequence[float], to_go: ToGo) -> Table:
         """(2, n, n): the least cost of a schedule with a far step of machine m and group i..j; else infinity."""
         states, count = self.states, self.count
+        entering = self.from_start(weights).entering
         tables = self._weighted(weights)
-        entering = self._entering(weights, tables)
         settled = np.array([to_go.cost[list(numbers)] for numbers in states.settled])
         reduced: Table = tables + entering[:, :, None]
         reduced += settled[:, None, 1:]
@@ -116,9 +132,10 @@ class Steps:
             reduced[:, boundary, : states.horizon[boundary] - 1] = INFINITY
         return reduced
 
-    def _entering(self, weights: Sequence[float], tables: Table) -> Table:
-        """(2, n): the least cost of being at a boundary with all that a machine needs for a far step from there."""
+    def from_start(self, weights: Sequence[float]) -> FromStart:
+        """The least cost from the start to everywhere, forwards."""
         states, count = self.states, self.count
+        tables = self._weighted(weights)
         sending, near = self._weighted_steps(weights)
         cost = [INFINITY] * len(states.all)
         cost[0] = 0.0
@@ -140,7 +157,7 @@ class Steps:
                 for step in self.near_steps(number):
                     target = self.near_target[step]
                     cost[target] = min(cost[target], cost[number] + near[step])
-        return entering
+        return FromStart(np.array(cost), entering)
 
     def _weighted(self, weights: Sequence[float]) -> Table:
         """(2, n, n): the groups' one cost; the same memory every time."""

@@ -15,6 +15,7 @@ from bottlekit.planning.schedule import (
     Schedule,
     ScheduleProblem,
     chain_tensors,
+    engine,
     schedule_from_groups,
     schedule_from_problem,
     summed_groups,
@@ -81,6 +82,32 @@ def test_the_optimum_is_the_integer_programmes(kind: int) -> None:
 
 def test_some_optima_are_the_integer_programmes() -> None:
     assert judged(CASES[::20]) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", range(1, len(KINDS)), ids=lambda kind: "+".join(KINDS[kind]))
+def test_from_both_ends_the_optimum_is_the_same(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Small networks have few labels: here all of them are searched from both ends.
+    monkeypatch.setattr(engine, "MANY_LABELS", -1)
+    monkeypatch.setattr(engine, "MANY_WITH_ONE_BOUND", -1)
+    assert judged([case for case in CASES if case[0] == kind]) > 15
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_from_one_end_or_from_both_a_larger_network_has_one_optimum(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = bounded(random_problem(seed, skips=seed % 2 == 0, most_layers=60), KINDS[4 + seed % 4], seed)
+    costs = []
+    for labels in (np.inf, -1):
+        monkeypatch.setattr(engine, "MANY_LABELS", labels)
+        monkeypatch.setattr(engine, "MANY_WITH_ONE_BOUND", labels)
+        schedule = solved(problem)
+        costs.append(None if schedule is None else schedule.cost(problem.objective))
+    if None in costs:
+        assert costs == [None, None]
+    else:
+        assert costs[0] == pytest.approx(costs[1], rel=1e-9)
 
 
 # Every schedule there is, for small networks
