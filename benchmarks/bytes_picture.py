@@ -1,4 +1,4 @@
-"""The picture of `bytes_accuracy.py`: bytes against accuracy, a panel for each split point."""
+"""The picture of `bytes_accuracy.py`: bytes against wrong answers, a panel for each split point."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bytes_points import JPEG_LIKE, LOSSLESS, Point
 
 _TICKS = (5, 10, 20, 50, 100, 200, 500, 1000)
 _FRAMED_TICKS = (30, 50, 100, 200, 500, 1000)
+_WRONG_TICKS = (0, 1, 2, 5, 10, 20, 50)
 _RATE_AWARE = "learned, trained for it"
 _STATIC_JPEG = "jpeg-lean, trained with it"
 _MARKERS = dict(zip((_RATE_AWARE, *JPEG_LIKE, *LOSSLESS, _STATIC_JPEG), "*sDhovP^X<", strict=True))
@@ -40,18 +41,22 @@ def draw(figures: Point, path: Path) -> None:
                     continue
                 large = name in _LARGE
                 (legend[f"{name}, {value_range} range"],) = axes.plot(
-                    [point["mean_bytes"] for point in some], [100 * point["accuracy"] for point in some],
+                    [point["mean_bytes"] for point in some], [_wrong(point["accuracy"]) for point in some],
                     _MARKERS[name], color=f"C{number}", markersize=8 if large else 4, zorder=3 if large else 2,
                     markerfacecolor=f"C{number}" if value_range == "static" else "none",
                 )  # fmt: skip
-        axes.axhline(100 * figures["baseline"], color="gray", linewidth=1, linestyle="--")
+        axes.axhline(_wrong(figures["baseline"]), color="gray", linewidth=1, linestyle="--")
         axes.set_title(split, fontsize=10)
         axes.set_xscale("log")
         axes.set_xlabel("mean payload in bytes", fontsize=8)
         _tick(axes.xaxis, _TICKS)
         above = axes.secondary_xaxis("top", functions=_framed(figures["points"]))
         _tick(above.xaxis, _FRAMED_TICKS)
-    panels[0][0].set_ylabel(f"accuracy on {figures['held_out_images']} held-out images in %", fontsize=8)
+    # Up is better, and the last point of accuracy is as high as the ten below.
+    panels[0][0].set_yscale("symlog", linthresh=1)
+    panels[0][0].set_ylim(1.3 * max(_wrong(point["held_out"]["accuracy"]) for point in figures["points"]), -0.2)
+    _tick(panels[0][0].yaxis, _WRONG_TICKS)
+    panels[0][0].set_ylabel(f"wrong answers to {figures['held_out_images']} held-out images in %", fontsize=8)
     figure.suptitle(
         f"{figures['backbone']}, {figures['data']}, {figures['input_size']} pixels; above: bytes with their frame",
         fontsize=10,
@@ -59,6 +64,11 @@ def draw(figures: Point, path: Path) -> None:
     figure.legend(legend.values(), legend, fontsize=7, loc="outside right center")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
+
+
+def _wrong(accuracy: float) -> float:
+    """In %."""
+    return 100 * (1 - accuracy)
 
 
 def _series(point: Point) -> str:
