@@ -64,8 +64,8 @@ def report(figures: dict[str, Any]) -> None:
             told = f"{row['ours_bytes']:.1f} / {row['theirs_bytes']:.1f} B = {row['ratio']:.2f}"
             told += f" ({row['low']:.2f} to {row['high']:.2f}, both reach it in {row['reached']:.0%})"
         print(f"at {row['accuracy']:.2%}, against {row['against']}: {told}")
-    for method, phases in figures["times_ms"].items():
-        print(method, *(f"{phase} {np.median(values):.3f} ms" for phase, values in phases.items()))
+    for name, phases in figures["times_ms"].items():
+        print(name, *(f"{phase} {np.median(values):.3f} ms" for phase, values in phases.items()))
 
 
 def mean_of(key: str, seeds: list[Run]) -> float:
@@ -79,6 +79,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("svg")
     from matplotlib import pyplot
+    from matplotlib.ticker import ScalarFormatter
 
     matplotlib.rcParams["svg.hashsalt"] = "bottlekit"
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
@@ -88,10 +89,14 @@ def draw(figures: dict[str, Any], path: Path) -> None:
                 axes.plot(np.mean(point["sizes"]), 100 * point["accuracy"], ".", color=f"C{color}", alpha=0.4)
         means = sorted((mean_of("sizes", seeds), 100 * mean_of("accuracy", seeds)) for seeds in settings.values())
         axes.plot(*zip(*means, strict=True), "o-", color=f"C{color}", label=method)
-    axes.axhline(100 * figures["baseline"], color="gray", linewidth=1, linestyle="--")
+    axes.axhline(
+        100 * figures["baseline"], color="gray", linewidth=1, linestyle="--", label="without a bottleneck"
+    )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(ScalarFormatter())
     axes.set_xlabel("mean payload in bytes, without its frame")
     axes.set_ylabel(f"accuracy on {figures['held_out_images']} held-out images in %")
     axes.set_title(f"{figures['backbone']}, {figures['data']}, {figures['input_size']} pixels", fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower left")
     figure.savefig(path, metadata={"Date": None})

@@ -46,9 +46,10 @@ from bottlekit.models.macs import macs
 from bottlekit.models.network import SplitNetwork
 from bottlekit.specs import BottleneckSpec, CodecSpec
 from bottlekit.training.batches import EpochOrder
-from bottlekit.training.bottleneck import BottleneckTraining
+from bottlekit.training.bottleneck import BottleneckTraining, warm_up_path
 from bottlekit.training.data import DataSet, LabelledImages, dataset_from_name
 from bottlekit.training.recipe import Recipe, default_recipe_name, learning_rate_at, recipe_from_name
+from bottlekit.training.resume import resume_path
 from bottlekit.training.train import train_backbone, train_bottleneck
 
 CLAIM = "at equal accuracy, the learned codec sends no more bytes than sc2bench's entropic bottleneck"
@@ -110,16 +111,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--spatial", type=int, default=2, choices=(1, 2))
     parser.add_argument("--input-size", type=int, default=32)
     parser.add_argument("--backbone-epochs", type=int, default=12)
-    parser.add_argument("--epochs", type=int, default=8, help="all of a training, the warm-up included")
-    parser.add_argument("--distill-epochs", type=int, default=2, help="those of bottlekit's that are its warm-up")
+    parser.add_argument("--epochs", type=int, default=16, help="all of a training, the warm-up included")
+    parser.add_argument("--distill-epochs", type=int, default=4, help="those of bottlekit's that are its warm-up")
     parser.add_argument("--bits", type=int, default=2)
     settings = {
-        "ours": (("1:0", "1:0.003", "1:0.01", "1:0.03"), "bottlekit's, a byte's weight in the loss"),
-        "unwarmed": (("1:0.003", "1:0.01"), "the same without its warm-up"),
-        "same": (("1:0.0004", "1:0.00125", "1:0.004"), "sc2bench's with the same encoder, a bit's weight"),
-        "student": (("1:4", "1:16", "1:64"), "the same, trained in two stages"),
+        "ours": (("1:0.001", "1:0.003", "1:0.01"), "bottlekit's, a byte's weight in the loss"),
+        "unwarmed": (("1:0.003",), "the same without its warm-up"),
+        "same": (("1:0.0001", "1:0.0002", "1:0.0004"), "sc2bench's with the same encoder, a bit's weight"),
+        "student": (("1:1", "1:4"), "the same, trained in two stages"),
         "own": ((), "sc2bench's own encoder, trained in two stages; for torchvision's networks"),
-        "crbq": (("1:0", "2:0"), "CR+BQ, which has no weight"),
+        "crbq": (("1:0",), "CR+BQ, which has no weight"),
     }
     for name, (default, what) in settings.items():
         found = [pair(text) for text in default]
@@ -246,7 +247,8 @@ def trained_and_measured(
             codec = CodecSpec("learned", options.bits, range="static")
             how = BottleneckTraining(rate_weight=weight, distill_epochs=warm_up)
             shorter = dataclasses.replace(recipe, epochs=options.epochs - warm_up)
-            train_bottleneck(path, source, unit, codec, shorter, data, seed, how, quiet=True)
+            interrupted = any(state.exists() for state in (resume_path(path), warm_up_path(resume_path(path))))
+            train_bottleneck(path, source, unit, codec, shorter, data, seed, how, interrupted, quiet=True)
         measured = {
             "name": name, "method": method, "bottleneck": "same",
             "way": "warm-up and labels" if warm_up else "labels",
@@ -311,9 +313,9 @@ def codes_of(options: argparse.Namespace, data: DataSet, point: Run) -> dict[str
 def times_in_turns(
     options: argparse.Namespace, data: DataSet, ours: list[Run], theirs: list[Run]
 ) -> dict[str, dict[str, list[float]]]:
-    """Raw milliseconds of head, encode and decode, on one thread: a network of each method in turns.
+    """Raw milliseconds of head, encode and decode, on one thread: the first network of each method in turns.
 
-    From the folder if they are there.
+    By the networks' names; from the folder if they are there.
     """
     kept: Path = options.folder / "times.json"
     if kept.exists():
@@ -332,7 +334,7 @@ def times_in_turns(
                 command = [options.other, TRAINER, plan_path(options), "--time", name]
                 samples = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             for phase, values in samples.items():
-                found.setdefault(method, {}).setdefault(phase, []).extend(values)
+                found.setdefault(name, {}).setdefault(phase, []).extend(values)
     write_json(str(kept), found)
     return found
 
