@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,22 +14,19 @@ from bottlekit.cli.common import (
     QuietOption,
     command_line,
     is_quiet,
-    say,
     set_quiet,
 )
+from bottlekit.cli.server_options import ServerNameOption, TlsOption
+from bottlekit.cli.train_layers import train_layers
+from bottlekit.cli.train_parts import images_for, numbers_from_text, recipe_for, refuse, resume_advice
 from bottlekit.cli.train_report import report_checkpoint, report_sweep
 from bottlekit.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bottlekit.training.data import DataSet
-    from bottlekit.training.recipe import Phase, Recipe
 
 _NETWORK = "The network"
 _BOTTLENECK = "The bottleneck (with --from)"
 _DATA = "The data"
 _HOW = "How to train"
+_TOGETHER = "With a server (with --plan)"
 
 
 def train(
@@ -192,6 +188,24 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run that was interrupted.", rich_help_panel=_HOW)
     ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SCHEDULE",
+            help="A schedule of training: what runs where, forward and backward. As `bottlekit train-layers`.",
+            rich_help_panel=_TOGETHER,
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The server that `bottlekit serve-layers --training` announced.",
+            rich_help_panel=_TOGETHER,
+        ),
+    ] = None,
+    tls: TlsOption = None,
+    server_name: ServerNameOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -222,28 +236,49 @@ def train(
 
         bottlekit train --from net.safetensors --split rb1 --codec learned --rates 1,2,4 -o split.safetensors
 
+    Together with a server, each layer where a schedule of `bottlekit plan --switches` says:
+
+        bottlekit train --plan schedule.json --server localhost:9091 -o net.safetensors
+
     Ctrl-C keeps the finished epochs (of a sweep, the finished trainings) in OUTPUT.resume; the same command with
     --resume goes on from there.
     """
     set_quiet(quiet)
+    bottleneck_options = {
+        "--split": split, "--unit": unit, "--channels": channels, "--spatial": spatial, "--kernel": kernel,
+        "--codec": codec, "--bits": bits, "--quality": quality, "--naive": naive or None,
+        "--rate-weight": rate_weight, "--distill-epochs": distill_epochs, "--sweep-quality": sweep,
+        "--range": value_range, "--rates": rates,
+    }  # fmt: skip
+    if plan is not None:
+        fixed = {"--backbone": backbone, "--from": source, "--input-size": input_size, "--amp": amp}
+        refuse(
+            {**fixed, **bottleneck_options}, "does not go with --plan: the schedule names network and input size"
+        )
+        if server is None:
+            raise UsageError(
+                "--server HOST:PORT is missing: --plan trains with the server that serve-layers starts"
+            )
+        train_layers(
+            plan, output, server, weights, data or "digits", data_root, recipe, epochs, lr, batch_size, seed,
+            tls=tls, server_name=server_name, resume=resume, force=force, as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+        return
+    refuse(
+        {"--server": server, "--tls": tls, "--server-name": server_name}, "is for a schedule: add --plan SCHEDULE"
+    )
     command, quiet = command_line(), is_quiet()
     changes = {"epochs": epochs, "learning_rate": lr, "batch_size": batch_size, "amp": amp}
     if output.exists() and not force:
         raise UsageError(f"{output} exists already; choose another name or pass --force to replace it")
     if source is None:
-        bottleneck_options = {
-            "--split": split, "--unit": unit, "--channels": channels, "--spatial": spatial, "--kernel": kernel,
-            "--codec": codec, "--bits": bits, "--quality": quality, "--naive": naive or None,
-            "--rate-weight": rate_weight, "--distill-epochs": distill_epochs, "--sweep-quality": sweep,
-            "--range": value_range, "--rates": rates,
-        }  # fmt: skip
-        _refuse(bottleneck_options, "is about a bottleneck, which is put into a checkpoint: add --from CHECKPOINT")
+        refuse(bottleneck_options, "is about a bottleneck, which is put into a checkpoint: add --from CHECKPOINT")
         from bottlekit.training.data import dataset_from_name
         from bottlekit.training.train import train_backbone
 
         images = dataset_from_name(data or "digits", data_root, input_size, seed, quiet)
-        how = _recipe(recipe, images, "backbone", changes)
-        with _resume_advice(output):
+        how = recipe_for(recipe, images, "backbone", changes)
+        with resume_advice(output):
             checkpoint = train_backbone(
                 output, backbone or "resnet18", images, how, seed, weights, resume, command=command, quiet=quiet
             )
@@ -251,19 +286,19 @@ def train(
         return
 
     network_options = {"--backbone": backbone, "--weights": weights, "--input-size": input_size}
-    _refuse(network_options, "is fixed by the checkpoint that --from names; leave it out")
-    images = _images_for(source, split, data, data_root, seed, quiet)
-    how = _recipe(recipe, images, "bottleneck", changes)
+    refuse(network_options, "is fixed by the checkpoint that --from names; leave it out")
+    images = images_for(source, split, data, data_root, seed, quiet)
+    how = recipe_for(recipe, images, "bottleneck", changes)
     bottleneck = bottleneck_from_options(split or "", unit, channels, spatial, kernel)
     coder = codec_from_options(codec or ("learned" if rate_weight else None), unit, bits, quality, value_range)
     if sweep is None:
         from bottlekit.training.bottleneck import BottleneckTraining
         from bottlekit.training.train import train_bottleneck
 
-        several = () if rates is None else _numbers("--rates", rates)
+        several = () if rates is None else numbers_from_text("--rates", rates)
         coder = at_the_finest(coder, several, bits, quality)
         training = BottleneckTraining(naive, rate_weight or 0.0, distill_epochs or 0, several)
-        with _resume_advice(output):
+        with resume_advice(output):
             checkpoint = train_bottleneck(
                 output, source, bottleneck, coder, how, images, seed, training, resume, command=command, quiet=quiet
             )
@@ -273,68 +308,13 @@ def train(
             "--naive": naive or None, "--rate-weight": rate_weight, "--distill-epochs": distill_epochs,
             "--rates": rates, "--range": value_range,
         }  # fmt: skip
-        _refuse(others, "does not go with --sweep-quality")
+        refuse(others, "does not go with --sweep-quality")
         from bottlekit.training.sweep import sweep_quality
 
-        with _resume_advice(output):
+        with resume_advice(output):
+            qualities = list(numbers_from_text("--sweep-quality", sweep))
             swept = sweep_quality(
-                output, source, bottleneck, coder, list(_numbers("--sweep-quality", sweep)), how, images, seed,
-                command=command, quiet=quiet, resume=resume,
+                output, source, bottleneck, coder, qualities, how, images, seed, command=command, quiet=quiet,
+                resume=resume,
             )  # fmt: skip
         report_sweep(output, swept, as_json)
-
-
-def _refuse(options: dict[str, Any], reason: str) -> None:
-    """Raise UsageError if any of these options was given."""
-    for option, value in options.items():
-        if value is not None:
-            raise UsageError(f"{option} {reason}")
-
-
-def _images_for(
-    source: Path, split: str | None, data: str | None, root: Path | None, seed: int, quiet: bool
-) -> DataSet:
-    """The data for a bottleneck: what was asked for, or else what the checkpoint was trained on."""
-    from bottlekit.models.checkpoint import load_checkpoint
-    from bottlekit.models.splits import split_names, split_spec
-    from bottlekit.training.data import dataset_from_name
-    from bottlekit.training.train import data_of_checkpoint
-
-    checkpoint = load_checkpoint(source)
-    if split is None:
-        names = ", ".join(split_names(checkpoint.model.backbone))
-        raise UsageError(f"where shall the bottleneck go? add --split; {checkpoint.model.backbone} has {names}")
-    split_spec(checkpoint.model, split)
-    if data is None:
-        return data_of_checkpoint(checkpoint, root, seed, quiet)
-    return dataset_from_name(data, root, checkpoint.model.input_size, seed, quiet)
-
-
-def _recipe(name: str | None, images: DataSet, phase: Phase, changes: dict[str, Any]) -> Recipe:
-    from bottlekit.training.recipe import default_recipe_name, recipe_from_name
-
-    return recipe_from_name(name or default_recipe_name(images.name), phase, **changes)
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} takes numbers with commas between them (1,5,20), not '{text}'") from None
-
-
-@contextlib.contextmanager
-def _resume_advice(output: Path) -> Iterator[None]:
-    """Say how to go on when the user interrupts, if there is something to go on from."""
-    from bottlekit.training.bottleneck import warm_up_path
-    from bottlekit.training.resume import resume_path
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        path = resume_path(output)
-        for kept in (path, warm_up_path(path)):
-            if kept.exists():
-                say(f"\nwhat was finished is in {kept}; the same command with --resume goes on")
-                break
-        raise

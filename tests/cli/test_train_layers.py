@@ -125,7 +125,7 @@ def test_twenty_two_steps_with_a_server_that_is_killed_are_local_training(tmp_pa
 
         relay = Relay(port, 50_000_000, kill)
         with contextlib.closing(relay):
-            done = typed("train-layers", plan, "--server", relay.address, *options, "-o", both)
+            done = typed("train", "--plan", plan, "--server", relay.address, *options, "-o", both)
     assert relay.passed > 100_000_000
     assert "the step is done again" in done.stderr
     one, other = load_file(here), load_file(both)
@@ -141,9 +141,10 @@ def test_without_a_server_there_is_one_clear_line(tmp_path: Path) -> None:
         (("--server", "nowhere"), 2, "--server must be HOST:PORT"),
         (("--server", "127.0.0.1:1", "--patience", "-1"), 2, "--patience must be more than 0"),
     ):
-        err = typed("train-layers", plan, "-o", out, *words, code=code).stderr
-        assert line in err
+        assert line in typed("train-layers", plan, "-o", out, *words, code=code).stderr
         assert not out.exists()
+    together = ("train", "--plan", plan, "--server", "127.0.0.1:1", "-o", out)
+    assert "no server answers" in typed(*together, code=1).stderr
     assert "takes either" in typed("serve-layers", code=2).stderr
     assert "takes either" in typed("serve-layers", "x.onnx", "--training", code=2).stderr
 
