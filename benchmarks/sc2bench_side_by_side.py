@@ -118,7 +118,7 @@ def arguments() -> argparse.Namespace:
         "ours": (("1:0.001", "1:0.003", "1:0.01"), "bottlekit's, a byte's weight in the loss"),
         "unwarmed": (("1:0.003",), "the same without its warm-up"),
         "same": (("1:0.0001", "1:0.0002", "1:0.0004"), "sc2bench's with the same encoder, a bit's weight"),
-        "student": (("1:1", "1:4"), "the same, trained in two stages"),
+        "student": (("1:0.5",), "the same, trained in two stages"),
         "own": ((), "sc2bench's own encoder, trained in two stages; for torchvision's networks"),
         "crbq": (("1:0",), "CR+BQ, which has no weight"),
     }
