@@ -89,9 +89,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
                 axes.plot(np.mean(point["sizes"]), 100 * point["accuracy"], ".", color=f"C{color}", alpha=0.4)
         means = sorted((mean_of("sizes", seeds), 100 * mean_of("accuracy", seeds)) for seeds in settings.values())
         axes.plot(*zip(*means, strict=True), "o-", color=f"C{color}", label=method)
-    axes.axhline(
-        100 * figures["baseline"], color="gray", linewidth=1, linestyle="--", label="without a bottleneck"
-    )
+    axes.axhline(100 * figures["baseline"], color="gray", linewidth=1, linestyle="--", label="without a bottleneck")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(ScalarFormatter())

@@ -55,7 +55,8 @@ def test_rates_are_qualities_where_there_are_any(name: str, setting: str, rates:
 
 
 @pytest.mark.parametrize(
-    ("rates", "message"), [((2,), "two or more"), ((2, 2), "different"), ((2, 9), "--rates 9 is no setting of --codec raw")]
+    ("rates", "message"),
+    [((2,), "two or more"), ((2, 2), "different"), ((2, 9), "--rates 9 is no setting of --codec raw")],
 )
 def test_rates_that_do_not_exist_are_refused(rates: tuple[int, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
