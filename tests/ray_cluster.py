@@ -12,6 +12,12 @@ from typing import Any
 import pytest
 
 READY_S = 120
+MARKS = [
+    pytest.mark.slow,
+    # Ray's processes and sockets are its own affair.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @contextlib.contextmanager

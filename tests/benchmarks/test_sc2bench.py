@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+@pytest.fixture(scope="module")
+def gap(benchmark_module: Callable[[str], ModuleType]) -> Any:
+    return benchmark_module("sc2bench_gap")
 
 
 @pytest.fixture(scope="module")
-def gap() -> Iterator[Any]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("sc2bench_gap")
-    sys.path.remove(str(BENCHMARKS))
-
-
-@pytest.fixture(scope="module")
-def times() -> Iterator[Any]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("phase_times")
-    sys.path.remove(str(BENCHMARKS))
+def times(benchmark_module: Callable[[str], ModuleType]) -> Any:
+    return benchmark_module("phase_times")
 
 
 def test_every_phase_takes_what_the_one_before_gave(times: Any, monkeypatch: pytest.MonkeyPatch) -> None:

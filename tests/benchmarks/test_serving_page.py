@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Any]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("serving_picture")
-    sys.path.remove(str(BENCHMARKS))
+def page(benchmark_module: Callable[[str], ModuleType]) -> Any:
+    return benchmark_module("serving_picture")
 
 
 def test_the_table_is_what_its_data_gives(page: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +23,9 @@ from bottlekit.errors import UsageError
 from bottlekit.planning.planners import PLANNERS
 from bottlekit.planning.schedule import Schedule, ScheduleProblem, Tensor, schedule_from_problem, summed_groups
 from bottlekit.specs import LinkSpec
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from servers import in_a_thread
 
 SIZE = 64
 FAST = LinkSpec("fast", 1e6, 1e6, 0.0, 0.0, 0.0)
@@ -68,14 +71,8 @@ def planned(graph: SegmentedGraph, there: range) -> tuple[ScheduleProblem, Sched
 @contextmanager
 def serving(segments: OnnxSegments) -> Iterator[tuple[str, int]]:
     server = SegmentServer(lambda net, spans, _: Inference(segments, net, spans, exact=True), "127.0.0.1", 0)
-    with server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server.address
-        finally:
-            server.stop()
-            thread.join()
+    with server, in_a_thread(server):
+        yield server.address
 
 
 @pytest.mark.slow

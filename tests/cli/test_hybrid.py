@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,9 @@ from bottlekit.cli.main import app
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.server import server_from_fleet
 from bottlekit.training.data import dataset_from_name
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from servers import in_a_thread
 
 FLEET = Path(__file__).parent.parent / "data" / "tiny_fleet"
 Run = Callable[..., tuple[int, str, str]]
@@ -195,10 +197,7 @@ def test_from_training_to_answers_over_a_socket(run: Run, refused: Callable[...,
     here = made("infer", bundle, tmp_path / "images", "--local", "--exit-threshold", "0.8")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(server_from_fleet([Bundle.load(str(bundle))], port=0))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(server.stop)
+        stack.enter_context(in_a_thread(server))
         address = "{}:{}".format(*server.address)
         there = made("infer", bundle, tmp_path / "images", "--server", address, "--exit-threshold", "0.8")
         everything = made("infer", bundle, tmp_path / "images", "--server", address, "--exit-threshold", "0")

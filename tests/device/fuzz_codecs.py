@@ -15,28 +15,14 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["bottlekit.device"]):
-    from bottlekit.device.codecs import CODEC_NAMES, codec_from_spec
-    from bottlekit.device.codecs.calibrate import calibrated_tables
+    from calibrated import calibrated_codecs
+
     from bottlekit.device.errors import PayloadError
 
 LARGEST_MIB = 1024
-SHAPES = ((1, 1, 1), (2, 8, 8), (5, 7, 7), (1, 28, 28))
 
 
-def all_codecs():
-    """Calibrated codecs of every kind, range and some shapes and bits, and a payload of each."""
-    random = np.random.RandomState(0)
-    for number, shape in enumerate(SHAPES):
-        features = np.maximum(random.normal(0, 1, (12,) + shape), 0).astype(np.float32)
-        features[0].flat[0] = 1
-        for name in CODEC_NAMES:
-            for value_range in ("image", "static"):
-                spec = {"name": name, "bits": 8 - 2 * number, "quality": 20, "range": value_range}
-                codec = codec_from_spec(spec, shape, calibrated_tables(spec, shape, features))
-                yield codec, codec.encode(features[1])
-
-
-CODECS = list(all_codecs())
+CODECS = list(calibrated_codecs())
 
 
 def decode(data):

@@ -1,6 +1,8 @@
 """Damaged and hostile payloads for codecs as bundles hold them: calibrated, with their tables, of both ranges."""
 
+import os
 import struct
+import sys
 import tracemalloc
 import zlib
 
@@ -10,24 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bottlekit.device.codecs import CODEC_NAMES, codec_from_spec
-from bottlekit.device.codecs.calibrate import calibrated_tables
 from bottlekit.device.errors import CodecError, PayloadError
 
-SHAPES = ((1, 1, 1), (2, 8, 8), (5, 7, 7), (1, 28, 28))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from calibrated import calibrated_codecs
+
 RANGE = struct.pack("<ff", 0, 1)
-
-
-def calibrated_codecs():
-    """(codec, a payload of it) for every kind of codec, range and shape."""
-    random = np.random.RandomState(0)
-    for number, shape in enumerate(SHAPES):
-        features = np.maximum(random.normal(0, 1, (12,) + shape), 0).astype(np.float32)
-        features[0].flat[0] = 1
-        for name in CODEC_NAMES:
-            for value_range in ("image", "static"):
-                spec = {"name": name, "bits": 8 - 2 * number, "quality": 20, "range": value_range}
-                codec = codec_from_spec(spec, shape, calibrated_tables(spec, shape, features))
-                yield codec, codec.encode(features[1])
 
 
 CASES = list(calibrated_codecs())

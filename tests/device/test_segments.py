@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import socket
 import struct
+import sys
 import threading
 
 import numpy as np
@@ -26,6 +28,9 @@ from bottlekit.device.segments.source import Edges, Segments, Span
 from bottlekit.device.segments.traveller import Traveller
 from bottlekit.device.segments.work import Inference
 from bottlekit.device.wire.layers import load_layers_rpc
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from servers import in_a_thread
 
 SHA256 = "ab" * 32
 SHAPE = (1, 2, 4, 4)
@@ -105,14 +110,8 @@ def serving(layers=None, limits=None, said=None, port=0):
         return Inference(layers, network, spans, settings.get("exact") == "1")
 
     server = SegmentServer(work_for, port=port, limits=limits, say=(said if said is not None else []).append)
-    with server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join()
+    with server, in_a_thread(server):
+        yield server
 
 
 @pytest.mark.parametrize("number", range(64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from bottlekit.training.data import dataset_from_name
 from bottlekit.training.hybrid import HybridPlan, train_hybrid
 from bottlekit.training.recipe import Recipe
 from bottlekit.training.train import train_backbone
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from servers import in_a_thread
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +63,8 @@ def bundle(trained: Path) -> Bundle:
 
 @contextlib.contextmanager
 def serving(bundle: Bundle) -> Iterator[tuple[str, int]]:
-    with server_from_fleet([bundle], port=0) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server.address
-        finally:
-            server.stop()
-            thread.join()
+    with server_from_fleet([bundle], port=0) as server, in_a_thread(server):
+        yield server.address
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import threading
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from bottlekit.training.together.plan import TrainingPlan, training_plan_from_fi
 from bottlekit.training.together.trainer import Trainer
 from bottlekit.training.together.work import TrainingWork
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+from servers import in_a_thread
+
 MODEL = ModelSpec("cifar_resnet8", 10, 32)
 CUTS = ("conv1", "layer1", "layer2", "layer3")
 SGD = {"optimizer": "sgd", "momentum": "0.9", "weight_decay": "0.0005"}
@@ -36,14 +39,8 @@ ADAMW = {"optimizer": "adamw", "momentum": "0.9", "weight_decay": "0.01"}
 @contextlib.contextmanager
 def serving(work: Any = TrainingWork, port: int = 0) -> Iterator[SegmentServer]:
     server = SegmentServer(work, port=port)
-    with server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join()
+    with server, in_a_thread(server):
+        yield server
 
 
 def network() -> nn.Module:

@@ -23,14 +23,9 @@ from bottlekit.training.search.store import Store
 from bottlekit.training.train import train_backbone
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from ray_cluster import lose_a_node_at_work, two_nodes
+from ray_cluster import MARKS, lose_a_node_at_work, two_nodes
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray's processes and sockets are its own affair.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(name="cluster")
