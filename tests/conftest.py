@@ -46,6 +46,23 @@ def pytest_collection_modifyitems(items):
     items.sort(key=turn)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        """As pytest-xdist's, but for a worker that is lost: it gives out all files again that the worker had, and
+        one of which no test is left is never reported as done, so that everybody waits for ever."""
+
+        def remove_node(self, node):
+            work = self.assigned_work[node]
+            for file in [file for file, tests in work.items() if all(tests.values())]:
+                del work[file]
+            return super().remove_node(node)
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """run(*words, code=0): a verb in this process; what it printed, or with another code the line of its error."""

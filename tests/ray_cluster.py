@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -32,12 +33,15 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     from ray.cluster_utils import Cluster
 
+    before = signal.getsignal(signal.SIGTERM)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
         yield cluster
     finally:
         cluster.shutdown()
+        # A test that connects has Ray take SIGTERM for itself, and other tests are of signals.
+        signal.signal(signal.SIGTERM, before)
 
 
 def lose_a_node_at_work(cluster: Any) -> str:

@@ -96,6 +96,8 @@ class SplitClient:
         self._where = "{}:{}".format(host, port)
         self._head = head_runner
         self._timeout_s = timeout_s
+        # What hello says holds for the connection, whatever a single request has.
+        self._longest_s = timeout_s
         self._context = client_context(tls_folder) if tls_folder is not None else None
         self._server_name = server_name or host
         self._token = token
@@ -212,7 +214,7 @@ class SplitClient:
 
     def _hello(self, deadline: float) -> None:
         """Say hello and find this bundle among the server's."""
-        timeout_ms = max(1, min(int(self._timeout_s * 1e3), _MAX_DEADLINE_MS))
+        timeout_ms = max(1, min(int(self._longest_s * 1e3), _MAX_DEADLINE_MS))
         hello = (self._rpc.constants.PROTOCOL, __version__, self._token, timeout_ms)
         welcome = self._call(deadline, "hello", *hello)
         if welcome.bundles is None or welcome.limits is None or welcome.limits.frame_bytes is None:
@@ -277,7 +279,6 @@ class SplitClient:
         """One request and its answer. Whatever breaks the conversation closes the connection."""
         wire = self._connected()
         wire.begin_request(deadline)
-        patience_s = deadline - time.monotonic()
         self._message = self._message % (MESSAGE_NUMBERS - 1) + 1
         self._client._seqid = self._message
         call: Callable[..., Any] = getattr(self._client, method)
@@ -286,13 +287,13 @@ class SplitClient:
         except WireError:
             raise
         except Exception as failure:
-            error = self._error_from_failure(failure, method, patience_s)
+            error = self._error_from_failure(failure, method)
         else:
             self._check_number(method)
             return answer
         raise error
 
-    def _error_from_failure(self, failure: Exception, method: str, patience_s: float) -> BottlekitError:
+    def _error_from_failure(self, failure: Exception, method: str) -> BottlekitError:
         """What to raise for what Thrift raised; closes the connection unless that was an answer."""
         from thrift.Thrift import TApplicationException
         from thrift.transport.TTransport import TTransportException
@@ -309,7 +310,7 @@ class SplitClient:
                 type(failure).__name__, foreign_words(failure)
             )
         elif failure.type == TTransportException.TIMED_OUT:
-            problem = "did not answer {} within {:.3g} s".format(method, patience_s)
+            problem = "did not answer {} within {:g} s".format(method, round(self._timeout_s, 3))
         elif failure.type == TTransportException.SIZE_LIMIT:
             problem = "answers with something that is no bottlekit answer ({})".format(failure)
         elif is_alert(failure.inner):

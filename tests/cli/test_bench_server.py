@@ -108,13 +108,13 @@ def test_no_server_there_is_told_with_the_command_that_starts_one(
 
 
 @pytest.mark.parametrize("phases", [None, ["wait"]])
-def test_another_machine_is_told_the_server(engines: Path, phases: list[str] | None) -> None:
+def test_another_machine_is_told_the_server(engines: Path, phases: list[str] | None, tmp_path: Path) -> None:
     told: list[str] = []
 
     class Machine:
         """Takes down what it is asked for."""
 
-        def bench(self, _work: object, _target: str, options: list[str]) -> dict[str, object]:
+        def bench(self, _work: object, _target: str, options: list[str], _keep: object) -> dict[str, object]:
             told.extend(options)
             return {}
 
@@ -123,7 +123,8 @@ def test_another_machine_is_told_the_server(engines: Path, phases: list[str] | N
     # Nobody listens there as seen from here, and nobody here looks.
     there: Any = Machine()
     access = LinkAccess("/etc/bottlekit/tx2-01", "lab")
-    measured_there(there, fleet, engines, "cpu", phases, Effort(), None, power, True, "10.0.0.9:9090", access)
+    out = tmp_path / "profile.json"
+    measured_there(there, fleet, engines, "cpu", phases, Effort(), None, power, True, "10.0.0.9:9090", access, out)
     assert told[told.index("--server") + 1] == "10.0.0.9:9090"
     assert told[told.index("--tls") + 1] == "/etc/bottlekit/tx2-01"
     assert told[told.index("--server-name") + 1] == "lab"

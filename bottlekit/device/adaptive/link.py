@@ -45,7 +45,6 @@ class FleetLink(SplitClient):
         )
         self.crossed = False
         self._traffic = traffic
-        self._longest_s = timeout_s
         self._numbers: Dict[Tuple[str, str], int] = {}
 
     def __enter__(self) -> "FleetLink":
@@ -92,14 +91,6 @@ class FleetLink(SplitClient):
                 "{} does not serve {}; use the same fleet on both sides".format(self._where, bundle.name)
             )
         self._number = self._numbers[key]
-
-    def _hello(self, deadline: float) -> None:
-        # What hello says holds for the connection, which outlives this request's patience.
-        patience_s, self._timeout_s = self._timeout_s, self._longest_s
-        try:
-            super()._hello(deadline)
-        finally:
-            self._timeout_s = patience_s
 
     def _call(self, deadline: float, method: str, *arguments: object) -> Any:
         if method == "infer":

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -99,6 +101,7 @@ def result_of(done: ray.ObjectRef, training: str) -> Any:
 
 def connect(address: str) -> None:
     """Connect this process to the cluster at `address`; UsageError where none answers."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -106,6 +109,10 @@ def connect(address: str) -> None:
             f"no Ray cluster answers at --cluster {address} ({' '.join(str(error).split())}); start one with "
             "ray start --head, or leave --cluster out to train on this machine"
         ) from error
+    finally:
+        # Ray takes SIGTERM for itself, for good. What it means to this process is not the cluster's to say.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def ray_speaks_to_stderr() -> contextlib.redirect_stdout[TextIO]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,9 @@ def test_the_loss_of_a_node_changes_nothing(cluster: Any, net: Path, tmp_path: P
     goal = Goal(1.1, 12, 2)  # nothing is as accurate, so everything is trained
     store = Store(tmp_path / "s", {})
     said: list[str] = []
+    sigterm = signal.getsignal(signal.SIGTERM)
     with Unlucky(cluster.address, net, job) as workforce:
+        assert signal.getsignal(signal.SIGTERM) is sigterm
         assert workforce.hands == 2
         verdicts = search(grids, goal, store, workforce, said.append)
         # What a node raises is raised here, as it is.
