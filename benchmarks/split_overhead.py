@@ -47,6 +47,11 @@ CASES = (
 WARM_UP = 20
 
 
+def half_of_the_cores() -> int:
+    """What each of two machines has that are one: at least one core."""
+    return max((os.cpu_count() or 1) // 2, 1)
+
+
 def untrained_bundle(case: tuple[str, int, int, str, int], folder: Path) -> Bundle:
     """A bundle with random weights: what it computes takes as long as if it were trained."""
     import torch
@@ -144,7 +149,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="*", type=Path, help="bundles; without any, three untrained ones are made")
     parser.add_argument("--rounds", type=int, default=3, help="how often alone and loopback take turns")
     parser.add_argument("--samples", type=int, default=MINIMUM_COUNTS[90], help="samples of each in each round")
-    half = max((os.cpu_count() or 1) // 2, 1)
+    half = half_of_the_cores()
     parser.add_argument("--threads", type=int, default=half, help="threads for one operator; half of the cores")
     options = parser.parse_args()
 

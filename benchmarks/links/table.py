@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from record import record
+from split_overhead import half_of_the_cores
 
 from bottlekit.device.bundle import Bundle
 from bottlekit.device.images import image_from_file, input_from_image
@@ -229,7 +229,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--shaper", choices=("both", "pacer", "tbf"), default="both")
     parser.add_argument("--images", type=int, default=32, help="images of each setup in each round")
     parser.add_argument("--rounds", type=int, default=2, help="how often links and setups take turns")
-    half = max((os.cpu_count() or 1) // 2, 1)
+    half = half_of_the_cores()
     # Two machines do not share their cores: each has half of this one's.
     parser.add_argument("--threads", type=int, default=half, help="threads for one operator; half of the cores")
     parser.add_argument("--work", type=Path, default=None, help="where to keep fleet and engines for another run")

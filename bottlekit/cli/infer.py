@@ -121,6 +121,7 @@ def infer(
     Every time shown was measured in this run, the first image's includes what happens only once.
     """
     set_quiet(quiet)
+    from bottlekit.device.ort_runner import check_threads
     from bottlekit.device.wire.addresses import address_from_text
 
     if plan is not None:
@@ -151,8 +152,7 @@ def infer(
         raise UsageError(f"--tls and --token-file are for a server; --{setup} runs on this machine")
     if server_name is not None and tls is None:
         raise UsageError("--server-name is the name in a certificate: give --tls FOLDER as well")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {threads}")
+    check_threads(threads)
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be more than 0 seconds, not {timeout:g}")
 

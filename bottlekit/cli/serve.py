@@ -101,6 +101,7 @@ def serve(
     from bottlekit.device.access import Access
     from bottlekit.device.bundle import fleet_from_path
     from bottlekit.device.journal import Journal
+    from bottlekit.device.ort_runner import check_threads
     from bottlekit.device.server import Server
 
     set_quiet(quiet)
@@ -108,8 +109,7 @@ def serve(
         raise UsageError(f"--port must be 0 (any free one) to 65535, not {port}")
     if (engines is None) != (target is None):
         raise UsageError("--engines and --target go together: the folder of engines, and whose engines to take")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {threads}")
+    check_threads(threads)
     limits = _limits(max_batch, max_wait_ms, queue, max_clients, max_per_client, rate)
     pages_address = _pages_address(http)
     access = Access(str(tls) if tls else None, str(tokens) if tokens else None)

@@ -58,6 +58,7 @@ def serve_layers(
         bottlekit serve-layers --training --port 9091
     """
     from bottlekit.device.access import Access
+    from bottlekit.device.ort_runner import check_threads
     from bottlekit.device.segments.server import SegmentLimits, SegmentServer
 
     set_quiet(quiet)
@@ -72,8 +73,7 @@ def serve_layers(
     ):
         if not least <= value <= most:
             raise UsageError(f"{option} must be {least} to {most}, not {value}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {threads}")
+    check_threads(threads)
     limits = SegmentLimits(connections=max_clients, frame_bytes=max_mib << 20)
     access = Access(str(tls) if tls else None)
     with contextlib.ExitStack() as stack:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bottlekit.cli.common import ForceOption, JsonOption, QuietOption, command_line, is_quiet, say, set_quiet
+from bottlekit.cli.server_options import ServerNameOption, TlsOption
 from bottlekit.cli.train_report import report_checkpoint
 from bottlekit.errors import UsageError
 
@@ -35,10 +36,8 @@ def train_layers(
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long to look for a server that was lost.")
     ] = 60.0,
-    tls: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Encrypt, and prove who this is.")] = None,
-    server_name: Annotated[
-        str | None, typer.Option(help="The name in the server's certificate, where it is not HOST.")
-    ] = None,
+    tls: TlsOption = None,
+    server_name: ServerNameOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run that was interrupted.")] = False,
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -47,10 +47,15 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def session_options(threads: Optional[int] = None, spin: bool = True) -> Any:
-    """Options for a session that runs one operator after the other on `threads` threads (None: all cores)."""
+def check_threads(threads: Optional[int]) -> None:
+    """UsageError for fewer threads than one."""
     if threads is not None and threads < 1:
         raise UsageError("--threads must be at least 1, not {}".format(threads))
+
+
+def session_options(threads: Optional[int] = None, spin: bool = True) -> Any:
+    """Options for a session that runs one operator after the other on `threads` threads (None: all cores)."""
+    check_threads(threads)
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL

@@ -60,8 +60,7 @@ def quantize(
     if value_range is not None:
         low, high = np.float32(value_range[0]), np.float32(value_range[1])
         feature = np.minimum(np.maximum(feature, low), high)
-    if float(high) - float(low) > _LARGEST:
-        # max - min is no float32; halved, which is exact here, all of it is.
+    if _is_too_wide(low, high):
         feature, first, last = feature * _HALF, low * _HALF, high * _HALF
     else:
         first, last = low, high
@@ -97,7 +96,7 @@ def dequantize(codes: np.ndarray, low: float, high: float, bits: int) -> np.ndar
     if not range_is_valid(low, high):
         raise CodecError("the range {!r} to {!r} is no finite float32 minimum and maximum".format(low, high))
     first, last = np.float32(low), np.float32(high)
-    halved = float(last) - float(first) > _LARGEST
+    halved = _is_too_wide(first, last)
     if halved:
         first, last = first * _HALF, last * _HALF
     feature = codes.astype(np.float32)
@@ -114,3 +113,8 @@ def dequantize(codes: np.ndarray, low: float, high: float, bits: int) -> np.ndar
 def range_is_valid(low: float, high: float) -> bool:
     """Whether low and high are a finite float32 range, low not above high."""
     return bool(-_LARGEST <= low <= high <= _LARGEST)
+
+
+def _is_too_wide(low: np.float32, high: np.float32) -> bool:
+    """Whether max - min would overflow float32; halving such values is exact where it matters."""
+    return float(high) - float(low) > _LARGEST

@@ -4,7 +4,7 @@ import time
 from typing import Any, NamedTuple, Optional
 
 from ..errors import WireError
-from ..wire.framing import FRAME_LENGTH, compact_protocol, frame_from_message
+from ..wire.framing import FRAME_LENGTH, Messages, frame_from_message
 from ..wire.layers import load_layers_rpc
 
 # Tensors, wanted names and spans of one message.
@@ -23,9 +23,8 @@ class Call(NamedTuple):
 def call_from_frame(frame: bytes) -> Call:
     """The call in a frame. Raises whatever Thrift makes of bytes that are none."""
     from thrift.Thrift import TType
-    from thrift.transport.TTransport import TMemoryBuffer
 
-    protocol = compact_protocol(TMemoryBuffer(frame), len(frame), CONTAINER_LENGTH)
+    protocol = Messages(CONTAINER_LENGTH).protocol_from_message(frame)
     method, _, number = protocol.readMessageBegin()
     if method not in CALLS:
         protocol.skip(TType.STRUCT)
@@ -53,15 +52,7 @@ def frame_from_unknown(call: Call) -> bytes:
 
 
 def _frame(call: Call, kind: int, content: Any) -> bytes:
-    from thrift.transport.TTransport import TMemoryBuffer
-
-    buffer = TMemoryBuffer()
-    protocol = compact_protocol(buffer, 1 << 30, CONTAINER_LENGTH)
-    protocol.writeMessageBegin(call.method, kind, call.number)
-    content.write(protocol)
-    protocol.writeMessageEnd()
-    message: bytes = buffer.getvalue()
-    return frame_from_message(message)
+    return frame_from_message(Messages(CONTAINER_LENGTH).message(call.method, kind, call.number, content))
 
 
 def received_frame(connected: Any, most_bytes: int, begin_s: float, whole_s: float) -> Optional[bytes]:

@@ -123,8 +123,8 @@ class Steps:
     def reduced_costs(self, weights: Sequence[float], to_go: ToGo) -> Table:
         """(2, n, n): the least cost of a schedule with a far step of machine m and group i..j; else infinity."""
         states, count = self.states, self.count
-        entering = self.from_start(weights).entering
         tables = self._weighted(weights)
+        entering = self._forwards(weights, tables).entering
         settled = np.array([to_go.cost[list(numbers)] for numbers in states.settled])
         reduced: Table = tables + entering[:, :, None]
         reduced += settled[:, None, 1:]
@@ -133,9 +133,11 @@ class Steps:
         return reduced
 
     def from_start(self, weights: Sequence[float]) -> FromStart:
-        """The least cost from the start to everywhere, forwards."""
+        """The least cost from the start to everywhere."""
+        return self._forwards(weights, self._weighted(weights))
+
+    def _forwards(self, weights: Sequence[float], tables: Table) -> FromStart:
         states, count = self.states, self.count
-        tables = self._weighted(weights)
         sending, near = self._weighted_steps(weights)
         cost = [INFINITY] * len(states.all)
         cost[0] = 0.0
